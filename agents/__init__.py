@@ -1,0 +1,29 @@
+"""The Stable-Baselines3 side: agents that train in a world model, and what they need.
+
+Classes:
+    DreamPPO, DreamConfig: collect, fit, dream, again and again.
+    SymbolicExtractor, TokenExtractor: features of symbols and of tokens.
+    PhaseCallback: an SB3 callback that sees the phases.
+    AgentResult: what an evaluation found.
+
+Functions:
+    evaluate_agent: episodes of held-out seeds in the real environment.
+"""
+
+from __future__ import annotations
+
+from worldgen.agents.callbacks import PhaseCallback
+from worldgen.agents.dream_config import DreamConfig
+from worldgen.agents.dream_ppo import DreamPPO
+from worldgen.agents.evaluation import AgentResult, evaluate_agent
+from worldgen.agents.extractors import SymbolicExtractor, TokenExtractor
+
+__all__ = [
+    "AgentResult",
+    "DreamConfig",
+    "DreamPPO",
+    "PhaseCallback",
+    "SymbolicExtractor",
+    "TokenExtractor",
+    "evaluate_agent",
+]

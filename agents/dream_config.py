@@ -1,0 +1,87 @@
+"""Numbers of the loop that `DreamPPO` runs.
+
+Classes:
+    DreamConfig.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from worldgen.config import Config, require
+
+__all__ = ["DreamConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DreamConfig(Config):
+    """How much of what `DreamPPO` does in a round, and PPO's own numbers in the dream.
+
+    Steps are environment steps, real or imagined, unless the field says gradient steps.
+    """
+
+    initial_steps: int = 1_000
+    """Real environment steps of the first collection, with random actions."""
+    steps_per_round: int = 500
+    """Real environment steps of each later collection, with the policy's actions."""
+    tokenizer_steps: int = 1_000
+    """Most gradient steps of the tokenizer in a fit; later fits leave it alone as long as it
+    loses nothing of the new episodes."""
+    initial_model_steps: int = 1_000
+    """Gradient steps of the dynamics in the first fit."""
+    model_steps_per_round: int = 300
+    """Gradient steps of the dynamics in each later fit."""
+    initial_dream_steps: int = 20_000
+    """Imagined environment steps of the first dream, all worlds together; rounded up to whole
+    PPO rollouts of `n_steps * dream_envs`."""
+    dream_steps_per_round: int = 20_000
+    """Imagined environment steps of each later dream."""
+    dream_envs: int = 64
+    """Worlds that are dreamt at once."""
+    horizon: int = 32
+    """Most environment steps of a dream; values are bootstrapped behind it."""
+    n_steps: int = 32
+    """Imagined environment steps of each world between two updates of the policy."""
+    batch_size: int = 256
+    """Transitions in a minibatch."""
+    n_epochs: int = 4
+    """Passes over each rollout."""
+    learning_rate: float = 5e-4
+    """Of the policy; the optimizer's state is kept from round to round."""
+    gamma: float = 0.98
+    """Discount."""
+    gae_lambda: float = 0.95
+    """Bias and variance of the advantages (GAE)."""
+    clip_range: float = 0.2
+    """Of the probability ratio."""
+    ent_coef: float = 0.01
+    """Weight of the entropy bonus."""
+    vf_coef: float = 0.5
+    """Weight of the value loss."""
+    max_grad_norm: float = 0.5
+    """Largest norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self.n_steps >= 2, "n_steps", "be at least 2", self.n_steps)
+        for name in ("steps_per_round", "dream_envs", "horizon", "n_epochs"):
+            require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+        amounts = (
+            "initial_steps",
+            "tokenizer_steps",
+            "initial_model_steps",
+            "model_steps_per_round",
+            "initial_dream_steps",
+            "dream_steps_per_round",
+            "ent_coef",
+            "vf_coef",
+        )
+        for name in amounts:
+            require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
+        for name in ("gamma", "gae_lambda"):
+            require(0 <= getattr(self, name) <= 1, name, "be in [0, 1]", getattr(self, name))
+        for name in ("learning_rate", "clip_range", "max_grad_norm"):
+            require(getattr(self, name) > 0, name, "be over 0", getattr(self, name))
+        rollout = self.dream_envs * self.n_steps
+        rule = f"be in [2, dream_envs * n_steps = {rollout}]"
+        require(2 <= self.batch_size <= rollout, "batch_size", rule, self.batch_size)

@@ -1,0 +1,468 @@
+"""PPO that learns in a dream of its environment.
+
+Classes:
+    DreamPPO.
+
+Loop: World Models, Ha and Schmidhuber 2018, https://arxiv.org/abs/1803.10122; SimPLe, Kaiser et
+al. 2019, https://arxiv.org/abs/1903.00374. Learner: PPO, Schulman et al. 2017,
+https://arxiv.org/abs/1707.06347, as Stable-Baselines3 has it.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import pathlib
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.utils import safe_mean, set_random_seed
+from stable_baselines3.common.vec_env import VecEnv
+
+from worldgen.agents.callbacks import phase_callbacks
+from worldgen.agents.dream_config import DreamConfig
+from worldgen.agents.dream_training import DreamProgress, train_in_dream
+from worldgen.agents.extractors import SymbolicExtractor
+from worldgen.agents.real_env import EpisodeRecorder, as_vec_env, environment_of, raw_space
+from worldgen.config import require
+from worldgen.data.environment import EnvLike
+from worldgen.data.episodes import Episodes
+from worldgen.envs import ImaginedVecEnv
+from worldgen.errors import ConfigError, DatasetError
+from worldgen.progress import Progress
+from worldgen.seeding import derived_seed
+from worldgen.world_model import WorldModel, WorldModelConfig
+
+__all__ = ["DreamPPO"]
+
+
+class DreamPPO(PPO):
+    """Collect real episodes, fit a world model, train by PPO in its dreams; again and again.
+
+    To its user it is an SB3 algorithm. `total_timesteps` and `num_timesteps` count real
+    environment steps, and callbacks see these; what PPO learns from is imagined, counted by
+    `imagined_timesteps`. The first collection acts at random, later ones by the policy. The
+    last collection is followed by a fit and a dream like any other.
+
+    All rows of the environment step together. `learn` therefore makes the largest multiple of
+    the number of rows that is not over `total_timesteps`, and never more; a collection is
+    rounded up to a multiple, within that limit.
+
+    With equal seeds, two trainings on one machine give equal weights. To that end the global
+    generators, which SB3 samples actions from, are seeded before each phase.
+
+    >>> agent = DreamPPO("MlpPolicy", "CartPole-v1", seed=0, device="cpu", initial_steps=64,
+    ...     tokenizer_steps=5, initial_model_steps=2, initial_dream_steps=2048)
+    >>> agent = agent.learn(64)
+    >>> agent.num_timesteps, agent.imagined_timesteps, agent.episodes.num_steps
+    (64, 2048, 64)
+
+    Args:
+        policy: As in SB3. "MultiInputPolicy" and "MlpPolicy" read observations by
+            `SymbolicExtractor` unless `policy_kwargs` says otherwise.
+        env: A Gymnasium id, an `EnvironmentSpec` or a function that makes the environment, for
+            `n_envs` rows; an environment; or an SB3 `VecEnv` of prepared environments.
+        config: Numbers of the loop and of PPO; single ones may be given as keywords instead.
+        model_config: Settings of the world model.
+        world_model: A world model to go on with, in place of a new one.
+        episodes: Episodes to begin with; with them, `initial_steps` may be 0.
+        episodes_path: Folder into which episodes are written as they end, which must be new.
+        n_envs: Rows of the real environment.
+        policy_kwargs: As in SB3.
+        stats_window_size: Episodes over which `rollout/ep_rew_mean` is taken.
+        tensorboard_log: TensorBoard folder, or None.
+        verbose: 0 for no output, 1 for a table a round.
+        seed: Of everything; None for a different training each time.
+        device: Of policy and world model; "auto" is CUDA when there is one.
+        **overrides: Fields of `DreamConfig`.
+
+    Raises:
+        ConfigError: If an argument is out of range or unknown.
+        SpaceError: If the environment's spaces are not supported or not the model's.
+    """
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: EnvLike | VecEnv | None,
+        *,
+        config: DreamConfig | None = None,
+        model_config: WorldModelConfig | None = None,
+        world_model: WorldModel | None = None,
+        episodes: Episodes | None = None,
+        episodes_path: str | pathlib.Path | None = None,
+        n_envs: int = 8,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+        **overrides: Any,
+    ) -> None:
+        self.config = _configured(config or DreamConfig(), overrides)
+        self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
+        self._round_timesteps, self._recorded_timesteps = 0, 0
+        self._show_progress = False
+        self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
+        self._model_config, self._world_model = model_config, world_model
+        self._episodes: Episodes | None = episodes
+        self._environment = environment_of(env)
+        if world_model is not None and device == "auto":
+            device = world_model.device
+        if policy in ("MlpPolicy", "MultiInputPolicy"):
+            policy_kwargs = {"features_extractor_class": SymbolicExtractor, **(policy_kwargs or {})}
+        super().__init__(
+            policy,
+            None if env is None else as_vec_env(env, n_envs),  # type: ignore[arg-type]
+            learning_rate=self.config.learning_rate,
+            n_steps=self.config.n_steps,
+            batch_size=self.config.n_steps,  # passes SB3's check for any number of real rows
+            n_epochs=self.config.n_epochs,
+            gamma=self.config.gamma,
+            gae_lambda=self.config.gae_lambda,
+            clip_range=self.config.clip_range,
+            ent_coef=self.config.ent_coef,
+            vf_coef=self.config.vf_coef,
+            max_grad_norm=self.config.max_grad_norm,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.batch_size = self.config.batch_size
+        if self.env is not None:
+            self._real_space = raw_space(self.env)
+        if _init_setup_model:
+            self._setup_model()
+            self._set_up_episodes(episodes_path)
+
+    def _setup_model(self) -> None:
+        super()._setup_model()
+        if self._world_model is None:
+            self._world_model = WorldModel.for_spaces(
+                self._real_space,
+                self.action_space,
+                environment=self._environment,
+                config=self._model_config,
+                seed=derived_seed(self._entropy, "world model"),
+                device=self.device,
+            )
+        model = self._world_model
+        model.check_compatible(self._real_space, self.action_space)
+        if model.device != self.device:
+            raise ConfigError(
+                f"`device` must be the world model's, {model.device}, got {self.device}"
+            )
+        self._model_config = model.config
+
+    def _set_up_episodes(self, path: str | pathlib.Path | None) -> None:
+        if path is not None and self._episodes is not None:
+            raise ConfigError("`episodes_path` must be left out with `episodes`, which have theirs")
+        if self._episodes is not None:
+            self._check_episodes(self._episodes)
+            self._recorded_timesteps = self._episodes.num_steps
+            return
+        require(self.config.initial_steps > 0, "initial_steps", "be over 0 without `episodes`", 0)
+        spaces = (self._real_space, self.action_space)
+        if path is None:
+            self._episodes = Episodes(*spaces, environment=self._environment)
+        else:
+            self._episodes = Episodes.create(path, *spaces, environment=self._environment)
+
+    def _check_episodes(self, episodes: Episodes) -> None:
+        self.world_model.check_compatible(episodes.observation_space, episodes.action_space)
+
+    @property
+    def world_model(self) -> WorldModel:
+        """The model of the environment, shared with every dream."""
+        assert self._world_model is not None
+        return self._world_model
+
+    @property
+    def episodes(self) -> Episodes:
+        """The real episodes that the world model learns from.
+
+        Raises:
+            DatasetError: If the agent was loaded without its episodes.
+        """
+        if self._episodes is None:
+            raise DatasetError(
+                "the agent has no episodes: pass `episodes` to `load`, or call `set_episodes`"
+            )
+        return self._episodes
+
+    def set_episodes(self, episodes: Episodes) -> None:
+        """Go on with these episodes, those of an agent that was saved and loaded.
+
+        Environment steps in them that were made after the agent was saved are counted.
+
+        Raises:
+            SpaceError: If they come from an environment with other spaces.
+        """
+        self._check_episodes(episodes)
+        unsaved = max(0, episodes.num_steps - self._recorded_timesteps)
+        self.num_timesteps += unsaved
+        if self.phase == "collect":
+            self._round_timesteps += unsaved
+        self._episodes, self._recorded_timesteps = episodes, episodes.num_steps
+
+    def set_env(self, env: EnvLike | VecEnv, force_reset: bool = True) -> None:  # type: ignore[override]
+        """Go on in this environment, with as many rows as before.
+
+        Args:
+            env: As in the constructor.
+            force_reset: Whether `learn` resets it first.
+        """
+        super().set_env(as_vec_env(env, self.n_envs), force_reset)
+
+    def learn(  # type: ignore[override]
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "DreamPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """Collect, fit and dream until the real environment steps are used up.
+
+        A phase that an earlier call left unfinished is finished first. With
+        `reset_num_timesteps` the counters and the environment begin anew, while policy, world
+        model and episodes go on.
+
+        Args:
+            total_timesteps: Real environment steps to make.
+            callback: Sees each step of the real rows; a `PhaseCallback` the phases too. Where
+                `on_step` or `on_phase_end` returns False, the training stops.
+            log_interval: Rounds from one entry in the log to the next.
+            tb_log_name: Name of the run in TensorBoard.
+            reset_num_timesteps: False to go on counting.
+            progress_bar: Whether to show a progress bar a phase.
+
+        Raises:
+            ConfigError: If there is no environment, or `total_timesteps` is too small for one
+                step of its rows.
+            DatasetError: If the episodes of a loaded agent are missing.
+        """
+        env = self._checked_env(total_timesteps, reset_num_timesteps)
+        if reset_num_timesteps:
+            self.imagined_timesteps = 0
+        elif self._last_obs is None and self.seed is not None:  # do not repeat the first seeds
+            env.seed(derived_seed(self.seed, "rows", self.num_timesteps) % 2**31)
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name
+        )
+        self._show_progress = progress_bar
+        callback.on_training_start(locals(), globals())
+        while self.phase != "collect" or total_timesteps - self.num_timesteps >= env.num_envs:
+            finished = self.phase
+            if not self._run_phase(callback):
+                break
+            if finished == "dream" and self.round % log_interval == 0:
+                self.dump_logs(self.round)
+        callback.on_training_end()
+        return self
+
+    def _checked_env(self, total_timesteps: int, reset_num_timesteps: bool) -> VecEnv:
+        if self.env is None:
+            raise ConfigError(
+                "the agent has no environment: pass `env` to `load`, or call `set_env`"
+            )
+        if reset_num_timesteps:
+            rule = f"be at least the environment's {self.n_envs} rows"
+            require(total_timesteps >= self.n_envs, "total_timesteps", rule, total_timesteps)
+        if self.episodes.num_steps < self._recorded_timesteps:
+            raise DatasetError(
+                f"the agent has made {self._recorded_timesteps} environment steps, its episodes "
+                f"hold {self.episodes.num_steps}: load all of them and call `set_episodes`"
+            )
+        return self.env
+
+    def _run_phase(self, callback: BaseCallback) -> bool:
+        """Run the phase that is due; false if a callback wants to stop."""
+        phase, observers = self.phase, list(phase_callbacks(callback))
+        if self.seed is not None:
+            seed = derived_seed(self.seed, phase, self.round, self.num_timesteps) % 2**32
+            set_random_seed(seed, using_cuda=self.device.type == "cuda")
+        for observer in observers:
+            observer.on_phase_start(phase)
+        if phase == "collect":
+            metrics = self._collect(callback)
+            if metrics is None:
+                return False
+            self.phase = "fit"
+        elif phase == "fit":
+            metrics = self._fit()
+            self.phase = "dream"
+        else:
+            metrics = self._dream()
+            self.phase, self.round, self._round_timesteps = "collect", self.round + 1, 0
+        results = [observer.on_phase_end(phase, metrics) for observer in observers]
+        return all(result is not False for result in results)
+
+    def _collect(self, callback: BaseCallback) -> dict[str, float] | None:
+        """Make this round's real environment steps; None if a callback stopped them."""
+        env, num_vec_steps = self.env, self._vec_steps_to_collect()
+        assert env is not None
+        recorder = EpisodeRecorder(env, self.episodes, self._environment)
+        recorder.begin(self._last_obs)
+        choose = self._random_actions() if self.round == 0 else self._policy_actions
+        callback.on_rollout_start()
+        with self._progress("collect", num_vec_steps * env.num_envs) as bar, recorder:
+            for _ in range(num_vec_steps):
+                actions = choose()
+                new_obs, rewards, dones, infos = env.step(actions)
+                recorder.add(actions, rewards, dones, infos, new_obs)
+                self._count(env.num_envs)
+                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+                self._update_info_buffer(infos, dones)
+                bar.update(env.num_envs, **self._recent("r", "return"))
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return None
+        callback.on_rollout_end()
+        return {
+            "real_timesteps": float(self.num_timesteps),
+            "episodes": float(len(self.episodes)),
+            **self._recent("r", "ep_rew_mean"),
+            **self._recent("l", "ep_len_mean"),
+        }
+
+    def _vec_steps_to_collect(self) -> int:
+        goal = self.config.initial_steps if self.round == 0 else self.config.steps_per_round
+        missing = max(0, goal - self._round_timesteps)
+        left = self._total_timesteps - self.num_timesteps
+        return min(-(-missing // self.n_envs), left // self.n_envs)
+
+    def _count(self, timesteps: int) -> None:
+        self.num_timesteps += timesteps
+        self._round_timesteps += timesteps
+        self._recorded_timesteps += timesteps
+
+    def _recent(self, key: str, name: str) -> dict[str, float]:
+        recent = self.ep_info_buffer
+        return {name: float(safe_mean([info[key] for info in recent]))} if recent else {}
+
+    def _random_actions(self) -> Callable[[], np.ndarray]:
+        space = copy.deepcopy(self.action_space)
+        space.seed(derived_seed(self._entropy, "actions", self.num_timesteps) % 2**32)
+        return lambda: np.stack([space.sample() for _ in range(self.n_envs)])
+
+    def _policy_actions(self) -> np.ndarray:
+        assert self._last_obs is not None
+        return self.predict(self._last_obs, deterministic=False)[0]
+
+    def _fit(self) -> dict[str, float]:
+        first = self.round == 0
+        steps = self.config.initial_model_steps if first else self.config.model_steps_per_round
+        result = self.world_model.fit(
+            self.episodes,
+            tokenizer_steps=self.config.tokenizer_steps,
+            dynamics_steps=steps,
+            progress=self._show_progress,
+        )
+        for name, value in result.metrics.items():
+            self.logger.record(f"model/{name}", value)
+        return dict(result.metrics)
+
+    def _dream(self) -> dict[str, float]:
+        first = self.round == 0
+        timesteps = self.config.initial_dream_steps if first else self.config.dream_steps_per_round
+        at_round_start = self.num_timesteps - self._round_timesteps
+        self._update_current_progress_remaining(at_round_start, max(1, self._total_timesteps))
+        dream = ImaginedVecEnv(
+            self.world_model,
+            self.config.dream_envs,
+            self.config.horizon,
+            starts=self.episodes,
+            seed=derived_seed(self._entropy, "dream", self.round),
+        )
+        with self._progress("dream", timesteps) as bar:
+            self.imagined_timesteps, metrics = train_in_dream(
+                self,
+                dream,
+                timesteps,
+                imagined_timesteps=self.imagined_timesteps,
+                callback=DreamProgress(bar),
+            )
+        for name, value in metrics.items():
+            self.logger.record(name, value)
+        return metrics
+
+    def _progress(self, phase: str, total: int) -> Progress:
+        return Progress(f"round {self.round}: {phase}", total, enabled=self._show_progress)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_world_model", "_episodes"]
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer", "world_model"], []
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: EnvLike | VecEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        *,
+        episodes: Episodes | None = None,
+        n_envs: int = 8,
+        **kwargs: Any,
+    ) -> Self:
+        """Read an agent that `save` wrote, world model included.
+
+        To act, the file is enough. To go on learning, give the environment and the episodes,
+        which stay in their own folder, and call `learn(..., reset_num_timesteps=False)`: it
+        goes on with the phase that was next when the agent was saved.
+
+        Args:
+            path: The file.
+            env: As in the constructor.
+            device: As in the constructor.
+            custom_objects: As in SB3.
+            print_system_info: As in SB3.
+            force_reset: Whether `learn` resets the environment first.
+            episodes: The episodes that the agent has collected.
+            n_envs: Rows, where `env` does not say.
+            **kwargs: Attributes to change.
+        """
+        agent = super().load(
+            path,
+            None if env is None else as_vec_env(env, n_envs),  # type: ignore[arg-type]
+            device,
+            custom_objects,
+            print_system_info,
+            force_reset,
+            **kwargs,
+        )
+        if agent._recorded_timesteps == 0:
+            agent._set_up_episodes(None)
+        if episodes is not None:
+            agent.set_episodes(episodes)
+        return agent
+
+
+def _configured(config: DreamConfig, overrides: dict[str, Any]) -> DreamConfig:
+    known = {field.name for field in dataclasses.fields(config)}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise ConfigError(
+            f"`DreamPPO` has no argument {', '.join(unknown)}; `DreamConfig` has "
+            f"{', '.join(sorted(known))}"
+        )
+    return dataclasses.replace(config, **overrides)

@@ -1,0 +1,112 @@
+"""SB3's own PPO on imagined environments, for an agent that lives outside.
+
+Classes:
+    DreamProgress: a callback that shows how far the dream is.
+
+Functions:
+    train_in_dream: improve an agent's policy in a dream.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecEnv
+
+from worldgen.progress import Progress
+
+__all__ = ["DreamProgress", "train_in_dream"]
+
+_EPISODES_IN_MEANS = 500
+
+
+class DreamProgress(BaseCallback):
+    """Show the imagined environment steps and the mean return of the dreams."""
+
+    def __init__(self, bar: Progress) -> None:
+        super().__init__()
+        self._bar = bar
+
+    def _on_step(self) -> bool:
+        recent = self.model.ep_info_buffer
+        quantities = {"return": safe_mean([info["r"] for info in recent])} if recent else {}
+        self._bar.update(self.training_env.num_envs, **quantities)
+        return True
+
+
+def train_in_dream(
+    agent: PPO,
+    dream: VecEnv,
+    timesteps: int,
+    *,
+    imagined_timesteps: int,
+    callback: BaseCallback | None = None,
+) -> tuple[int, dict[str, float]]:
+    """Improve the policy of `agent` by plain PPO on `dream`.
+
+    Policy and optimizer are the agent's own objects, and its hyper-parameters are used as they
+    stand, schedules at the agent's progress in real environment steps.
+
+    Args:
+        agent: Whose policy learns.
+        dream: The imagined environment.
+        timesteps: Imagined environment steps, rounded up to whole rollouts.
+        imagined_timesteps: Those that were made before.
+        callback: Called at each step of `dream`.
+
+    Returns:
+        Imagined environment steps made so far, and the means of "dream/..." and "train/...".
+    """
+    learner = _learner(agent, dream)
+    learner.num_timesteps = imagined_timesteps
+    learner._n_updates = agent._n_updates
+    learner.set_logger(Logger(folder=None, output_formats=[]))
+    learner.learn(
+        timesteps, callback=callback, log_interval=sys.maxsize, reset_num_timesteps=False
+    )
+    agent._n_updates = learner._n_updates
+    metrics = {
+        name: float(value)
+        for name, value in learner.logger.name_to_value.items()
+        if name.startswith("train/")
+    }
+    recent = learner.ep_info_buffer
+    if recent:
+        metrics["dream/ep_rew_mean"] = float(safe_mean([info["r"] for info in recent]))
+        metrics["dream/ep_len_mean"] = float(safe_mean([info["l"] for info in recent]))
+    metrics["dream/imagined_timesteps"] = float(learner.num_timesteps)
+    return learner.num_timesteps, metrics
+
+
+def _learner(agent: PPO, dream: VecEnv) -> PPO:
+    """Make a PPO whose policy, optimizer included, is the agent's."""
+    remaining = agent._current_progress_remaining
+    clip_range: Any = agent.clip_range  # a schedule once the agent is set up
+
+    def shared_policy(*args: object, **kwargs: object) -> ActorCriticPolicy:
+        return agent.policy
+
+    return PPO(
+        shared_policy,  # type: ignore[arg-type]
+        dream,
+        learning_rate=lambda _: agent.lr_schedule(remaining),
+        n_steps=agent.n_steps,
+        batch_size=agent.batch_size,
+        n_epochs=agent.n_epochs,
+        gamma=agent.gamma,
+        gae_lambda=agent.gae_lambda,
+        clip_range=lambda _: clip_range(remaining),
+        normalize_advantage=agent.normalize_advantage,
+        ent_coef=agent.ent_coef,
+        vf_coef=agent.vf_coef,
+        max_grad_norm=agent.max_grad_norm,
+        target_kl=agent.target_kl,
+        stats_window_size=_EPISODES_IN_MEANS,
+        device=agent.device,
+    )

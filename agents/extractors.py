@@ -1,0 +1,181 @@
+"""Features extractors for what worldgen's environments show, as SB3 policies take them.
+
+Classes:
+    SymbolicExtractor: symbolic grids one-hot, images through a small CNN, the rest flat.
+    TokenExtractor: a world model's tokens as their code vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor, nn
+
+from worldgen.config import require
+from worldgen.errors import ConfigError, SpaceError
+from worldgen.tokenizer import Tokenizer
+from worldgen.world_model import WorldModel
+
+__all__ = ["SymbolicExtractor", "TokenExtractor"]
+
+
+class SymbolicExtractor(BaseFeaturesExtractor):
+    """Read MiniGrid's symbols as symbols.
+
+    SB3 on its own takes MiniGrid's 7x7x3 grid of object, colour and state numbers for a picture
+    or for a vector of magnitudes. Here each value of an integer grid (a Box of three dimensions
+    with a maximum under 255) becomes one-hot, pictures go through a small convolutional
+    network, and everything else is flattened as SB3 does it. Parts of a Dict are laid side by
+    side. It is the default of `DreamPPO`, and works with any SB3 algorithm:
+    `PPO("MultiInputPolicy", env, policy_kwargs={"features_extractor_class": SymbolicExtractor})`.
+
+    Args:
+        observation_space: As SB3 gives it, pictures channel first.
+        image_features: Width of the output for each picture.
+    """
+
+    def __init__(self, observation_space: spaces.Space[Any], image_features: int = 128) -> None:
+        require(image_features >= 1, "image_features", "be at least 1", image_features)
+        is_dict = isinstance(observation_space, spaces.Dict)
+        parts = dict(observation_space.spaces) if is_dict else {"": observation_space}
+        layers = {key: _layer(part, image_features) for key, part in parts.items()}
+        widths = [width for _, width in layers.values()]
+        super().__init__(observation_space, sum(widths))
+        self._keys = tuple(parts) if is_dict else None
+        # A list and not a ModuleDict, whose keys may not contain dots.
+        self.layers = nn.ModuleList(layer for layer, _ in layers.values())
+
+    def forward(self, observations: Any) -> Tensor:
+        """Extract features (B, F) from observations that SB3 has preprocessed."""
+        if self._keys is None:
+            features: Tensor = self.layers[0](observations)
+            return features
+        parts = zip(self._keys, self.layers, strict=True)
+        return torch.cat([layer(observations[key]) for key, layer in parts], dim=1)
+
+
+def _layer(space: spaces.Space[Any], image_features: int) -> tuple[nn.Module, int]:
+    if isinstance(space, spaces.Box) and _is_symbolic(space):
+        one_hot = _OneHot(space)
+        return one_hot, one_hot.width
+    if is_image_space(space):
+        return _SmallCnn(space, image_features), image_features
+    return nn.Flatten(), get_flattened_obs_dim(space)
+
+
+def _is_symbolic(space: spaces.Box) -> bool:
+    integer = np.issubdtype(space.dtype, np.integer)
+    return integer and len(space.shape) in (2, 3) and bool(space.high.max() < 255)
+
+
+class _OneHot(nn.Module):
+    """All entries of an integer array one-hot at once, side by side: (B, ...) -> (B, F)."""
+
+    offsets: Tensor
+
+    def __init__(self, space: spaces.Box) -> None:
+        super().__init__()
+        low = space.low.astype(np.int64).ravel()
+        sizes = space.high.astype(np.int64).ravel() - low + 1
+        self.width = int(sizes.sum())
+        offsets = torch.from_numpy(np.cumsum(sizes) - sizes - low)
+        self.register_buffer("offsets", offsets, persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        index = values.flatten(1).long() + self.offsets
+        return values.new_zeros(len(values), self.width).scatter_(1, index, 1.0)
+
+
+class _SmallCnn(nn.Module):
+    """Four convolutions that halve the picture as long as it is large: (B, C, H, W) -> (B, F)."""
+
+    def __init__(self, space: spaces.Space[Any], features: int) -> None:
+        super().__init__()
+        channels, height, width = space.shape or (0, 0, 0)
+        layers: list[nn.Module] = []
+        for outputs in (16, 32, 32, 32):
+            stride = 2 if min(height, width) > 6 else 1
+            layers += [nn.Conv2d(channels, outputs, 3, stride, padding=1), nn.ReLU()]
+            channels, height, width = outputs, -(-height // stride), -(-width // stride)
+        flat = channels * height * width
+        self.network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, features), nn.ReLU())
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        features: Tensor = self.network(pictures)
+        return features
+
+
+class TokenExtractor(BaseFeaturesExtractor):
+    """Look up the code vectors of a world model's tokens.
+
+    For agents that see tokens (`ImaginedVecEnv(..., observation="tokens")` and
+    `TokenObservation`). Its arguments come from the model: `PPO("MlpPolicy", dream,
+    policy_kwargs=TokenExtractor.policy_kwargs(model))`.
+
+    Args:
+        observation_space: MultiDiscrete, the number of codes at each of the K positions.
+        vectors: (sum of the numbers of codes, E) float32 code vectors, position by position.
+        trainable: Whether the agent's gradient changes the vectors. If not, they are no
+            parameters and stay as they are in whatever mode SB3 puts the policy.
+
+    Raises:
+        SpaceError: If the space is not MultiDiscrete of one dimension.
+        ConfigError: If there is not a vector for each code.
+    """
+
+    vectors: Tensor
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        vectors: np.ndarray,
+        trainable: bool = False,
+    ) -> None:
+        if not isinstance(observation_space, spaces.MultiDiscrete):
+            raise SpaceError(
+                f"`TokenExtractor` reads a MultiDiscrete of tokens, got {observation_space}: "
+                'make the environment with observation="tokens"'
+            )
+        sizes = observation_space.nvec
+        if sizes.ndim != 1 or len(vectors) != sizes.sum():
+            raise ConfigError(
+                f"`vectors` must hold one row for each of {sizes.sum()} codes, got {len(vectors)}"
+            )
+        super().__init__(observation_space, len(sizes) * vectors.shape[1])
+        table = torch.tensor(vectors, dtype=torch.float32)
+        if trainable:
+            self.vectors = nn.Parameter(table)
+        else:
+            self.register_buffer("vectors", table)
+
+    @staticmethod
+    def policy_kwargs(model: WorldModel | Tokenizer, *, trainable: bool = False) -> dict[str, Any]:
+        """Give the `policy_kwargs` with which an SB3 policy reads the tokens of `model`."""
+        return {
+            "features_extractor_class": TokenExtractor,
+            "features_extractor_kwargs": {
+                "vectors": _code_vectors(model),
+                "trainable": trainable,
+            },
+        }
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Turn tokens, which SB3 gives one-hot and side by side, into features (B, K * E)."""
+        codes = observations.nonzero()[:, 1]
+        return self.vectors[codes].view(len(observations), -1)
+
+
+def _code_vectors(model: WorldModel | Tokenizer) -> np.ndarray:
+    """Collect the code vectors of each position, (sum of the numbers of codes, E)."""
+    tokenizer = model.tokenizer if isinstance(model, WorldModel) else model
+    sizes = torch.from_numpy(tokenizer.token_nvec)
+    codes = torch.arange(int(sizes.max())).unsqueeze(1)  # (V, 1)
+    tokens = torch.minimum(codes, sizes - 1).to(tokenizer.device)  # (V, K)
+    vectors = tokenizer.embed(tokens).transpose(0, 1)  # (K, V, E)
+    exists = (codes < sizes).T.to(vectors.device)  # (K, V)
+    return vectors[exists].cpu().numpy()

@@ -1,0 +1,32 @@
+"""The Gymnasium and Stable-Baselines3 side of a world model.
+
+Classes:
+    ImaginedVecEnv: many dreams at once, as an SB3 `VecEnv`.
+    ImaginedEnv: one dream, as a Gymnasium environment, registered as "worldgen/Imagined-v0".
+    TokenObservation: a real environment that shows the model's tokens.
+    VecTokenObservation: the same around an SB3 `VecEnv`, a whole batch at a time.
+"""
+
+from __future__ import annotations
+
+from gymnasium.envs.registration import register, registry
+
+from worldgen.envs.imagined_env import ImaginedEnv
+from worldgen.envs.imagined_vec_env import ImaginedVecEnv
+from worldgen.envs.observation_view import ObservationMode
+from worldgen.envs.token_observation import TokenObservation, VecTokenObservation
+
+__all__ = [
+    "IMAGINED_ID",
+    "ImaginedEnv",
+    "ImaginedVecEnv",
+    "ObservationMode",
+    "TokenObservation",
+    "VecTokenObservation",
+]
+
+IMAGINED_ID = "worldgen/Imagined-v0"
+"""Gymnasium id of `ImaginedEnv`; `gymnasium.make("worldgen.envs:worldgen/Imagined-v0", ...)`."""
+
+if IMAGINED_ID not in registry:
+    register(IMAGINED_ID, "worldgen.envs.imagined_env:ImaginedEnv")

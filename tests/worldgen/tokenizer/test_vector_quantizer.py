@@ -1,0 +1,88 @@
+"""EMA vector quantization against the equations written naively."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worldgen.errors import ConfigError, ShapeError
+from worldgen.tokenizer.vector_quantizer import VectorQuantizer, VectorQuantizerConfig
+
+
+def quantizer(groups: int = 2, codes: int = 8, dim: int = 3, decay: float = 0.9) -> VectorQuantizer:
+    config = VectorQuantizerConfig(num_codes=codes, dim=dim, decay=decay)
+    made = VectorQuantizer(groups, config)
+    generator = torch.Generator().manual_seed(0)
+    made.codebook.copy_(torch.randn(made.codebook.shape, generator=generator))
+    return made
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(0, 1000))
+def test_codes_are_the_nearest(groups: int, count: int, seed: int) -> None:
+    made = quantizer(groups)
+    latents = torch.randn(count, groups, 3, generator=torch.Generator().manual_seed(seed))
+    codes = made.encode(latents)
+    for index in range(count):
+        for group in range(groups):
+            distances = (latents[index, group] - made.codebook[group]).square().sum(-1)
+            assert distances[codes[index, group]] <= distances.min() + 1e-5
+
+
+def test_the_gradient_goes_straight_through() -> None:
+    made = quantizer()
+    latents = torch.randn(5, 2, 3, requires_grad=True)
+    weights = torch.randn(5, 2, 3)
+    (made(latents).vectors * weights).sum().backward()
+    assert torch.allclose(latents.grad, weights)
+
+
+def test_the_commitment_loss_is_the_weighted_squared_distance() -> None:
+    made = quantizer()
+    latents = torch.randn(5, 2, 3)
+    result = made(latents)
+    expected = 0.25 * (latents - made.decode(result.codes)).square().mean(-1)
+    assert torch.allclose(result.commitment_loss, expected)
+
+
+def test_the_update_is_the_moving_average_of_the_paper() -> None:
+    made = quantizer(groups=1, codes=2, dim=1, decay=0.5)
+    made.codebook[0] = torch.tensor([[0.0], [10.0]])
+    made.ema_count[0] = torch.tensor([4.0, 1.0])
+    made.ema_sum[0] = torch.tensor([[0.0], [10.0]])
+    latents = torch.tensor([[[1.0]], [[3.0]]])
+    made.update(latents, made.encode(latents))
+    # N <- 0.5 * 4 + 0.5 * 2 = 3, m <- 0.5 * 0 + 0.5 * 4 = 2, e = 2 / 3; the other code stays.
+    assert made.codebook[0, 0, 0] == pytest.approx(2 / 3)
+    assert made.codebook[0, 1, 0] == pytest.approx(10.0)
+
+
+def test_kmeans_start_gives_each_distinct_latent_its_code() -> None:
+    made = quantizer(groups=1, codes=16, dim=3)
+    distinct = torch.randn(12, 1, 3, generator=torch.Generator().manual_seed(1))
+    made.initialize(distinct.repeat(5, 1, 1), torch.Generator().manual_seed(2))
+    codes = made.encode(distinct)
+    assert len(codes.unique()) == 12
+    assert torch.allclose(made.decode(codes), distinct, atol=1e-6)
+
+
+def test_restart_moves_dead_codes_only() -> None:
+    made = quantizer(groups=1, codes=4, dim=1)
+    made.codebook[0] = torch.tensor([[0.0], [1.0], [50.0], [60.0]])
+    latents = torch.tensor([[[0.0]], [[1.0]], [[2.0]]])
+    errors = torch.tensor([[0.0], [0.0], [3.0]])
+    assert made.restart_dead(latents, errors) == 1
+    assert made.codebook[0].flatten().tolist() == [0.0, 1.0, 2.0, 60.0]
+
+
+def test_a_wrong_shape_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"\(codebooks, dim\) = \(2, 3\), got \(5, 2, 4\)"):
+        quantizer().encode(torch.zeros(5, 2, 4))
+
+
+@pytest.mark.parametrize("field", [{"num_codes": 1}, {"dim": 0}, {"decay": 1.0}])
+def test_bad_settings_are_refused(field: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match=f"`{next(iter(field))}` must"):
+        VectorQuantizerConfig(**field)

@@ -1,0 +1,132 @@
+"""Actions as tensors that the dynamics can read.
+
+Classes:
+    ActionCodec: arrays in the action space to tensors.
+    ActionEmbedding: those tensors to vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from worldgen.errors import ShapeError, SpaceError
+
+__all__ = ["ActionCodec", "ActionEmbedding"]
+
+_NONE = 0
+"""Code of "no action led here" in every discrete dimension."""
+
+
+class ActionCodec:
+    """Encode actions of a Discrete, MultiDiscrete, MultiBinary or bounded Box space.
+
+    Discrete dimensions become int64 codes from 1 on, 0 being "no action"; Box entries become
+    float32 in [-1, 1], NaN being "no action".
+
+    Attributes:
+        num_dims: A, entries of an encoded action.
+        sizes: Number of codes of each discrete dimension, or None for a Box.
+
+    Raises:
+        SpaceError: If the space is another, or a Box without finite bounds.
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.space = space
+        self.sizes: tuple[int, ...] | None = None
+        self._start: np.ndarray = np.zeros(())
+        match space:
+            case spaces.Discrete():
+                self._set_discrete(np.array([space.n]), np.array([space.start]))
+            case spaces.MultiDiscrete():
+                self._set_discrete(space.nvec.ravel(), space.start.ravel())
+            case spaces.MultiBinary():
+                sizes = np.full(int(np.prod(space.shape)), 2)
+                self._set_discrete(sizes, np.zeros_like(sizes))
+            case spaces.Box():
+                if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+                    raise SpaceError(
+                        f"a Box action space must have finite bounds, got {space}: wrap the "
+                        "environment in gymnasium.wrappers.RescaleAction or ClipAction"
+                    )
+                self.num_dims = int(np.prod(space.shape))
+            case _:
+                raise SpaceError(
+                    f"action space {space} is not supported; supported: Discrete, MultiDiscrete, "
+                    "MultiBinary, Box with finite bounds"
+                )
+
+    def _set_discrete(self, sizes: np.ndarray, start: np.ndarray) -> None:
+        self.sizes = tuple(int(size) for size in sizes)
+        self._start = start.astype(np.int64)
+        self.num_dims = len(sizes)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of encoded actions."""
+        return torch.float32 if self.sizes is None else torch.int64
+
+    def encode(self, actions: Any, device: torch.device | str = "cpu") -> Tensor:
+        """Encode a batch of actions (..., *action shape) to (..., A).
+
+        Raises:
+            ShapeError: If the shape does not end in the action's, or a value is outside.
+        """
+        shape = self.space.shape or ()
+        array = np.asarray(actions)
+        if array.shape[array.ndim - len(shape) :] != shape or array.ndim < len(shape):
+            raise ShapeError(f"`actions` must end in shape {shape}, got {array.shape}")
+        array = array.reshape(*array.shape[: array.ndim - len(shape)], self.num_dims)
+        if self.sizes is None:
+            return self._encode_box(array, device)
+        codes = array.astype(np.int64) - self._start
+        if (codes < 0).any() or (codes >= np.array(self.sizes)).any():
+            raise ShapeError(f"`actions` must lie in {self.space}, got {array.min()}..{array.max()}")
+        return torch.from_numpy(codes + 1).to(device)
+
+    def _encode_box(self, array: np.ndarray, device: torch.device | str) -> Tensor:
+        assert isinstance(self.space, spaces.Box)
+        low, high = self.space.low.ravel(), self.space.high.ravel()
+        width = np.where(high > low, high - low, 1.0)
+        scaled = np.clip((array - low) / width * 2 - 1, -1, 1)
+        return torch.from_numpy(scaled.astype(np.float32)).to(device)
+
+    def none(self, *batch: int, device: torch.device | str = "cpu") -> Tensor:
+        """Give the code of "no action led here": (*batch, A)."""
+        value = _NONE if self.sizes is not None else float("nan")
+        return torch.full((*batch, self.num_dims), value, dtype=self.dtype, device=device)
+
+
+class ActionEmbedding(nn.Module):
+    """Embed encoded actions (..., A) as vectors (..., D)."""
+
+    offsets: Tensor
+
+    def __init__(self, codec: ActionCodec, width: int) -> None:
+        super().__init__()
+        self._discrete = codec.sizes is not None
+        self.none = nn.Parameter(torch.randn(width) * 0.02)
+        if codec.sizes is not None:
+            sizes = torch.tensor(codec.sizes) + 1
+            self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
+            self.table = nn.Embedding(int(sizes.sum()), width)
+            nn.init.normal_(self.table.weight, std=0.5)
+        else:
+            self.perceptron = nn.Sequential(
+                nn.Linear(codec.num_dims, width), nn.SiLU(), nn.Linear(width, width)
+            )
+
+    def forward(self, actions: Tensor) -> Tensor:
+        """Embed; "no action" has a learned vector of its own."""
+        if self._discrete:
+            embedded: Tensor = self.table(actions + self.offsets).sum(-2)
+            missing = actions[..., :1] == _NONE
+        else:
+            missing = actions[..., :1].isnan()
+            embedded = self.perceptron(actions.nan_to_num())
+        return torch.where(missing, self.none, embedded)

@@ -1,0 +1,167 @@
+"""Model folders: config.json and safetensors files, written whole or not at all.
+
+Classes:
+    Folder: a folder that was read, ready to restore modules from.
+
+Functions:
+    save_folder, load_folder: write and read one.
+    write_atomically: flush to a temporary name, then rename.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save_file as save_tensors
+from torch import Tensor, nn
+
+from worldgen.errors import CheckpointError
+from worldgen.version import __version__
+
+__all__ = ["FORMAT_VERSION", "Folder", "load_folder", "save_folder", "write_atomically"]
+
+FORMAT_VERSION = 1
+_CONFIG = "config.json"
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with a temporary path beside `path`, flush it to disk and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model folder in memory."""
+
+    path: Path
+    description: dict[str, Any]
+    tensors: dict[str, dict[str, Tensor]]
+
+    def restore(self, name: str, module: nn.Module) -> None:
+        """Load the tensors of `name` into `module`.
+
+        Raises:
+            CheckpointError: If a name or a shape does not match; the message lists them.
+        """
+        expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+        found = {key: tuple(value.shape) for key, value in self.tensors[name].items()}
+        wrong = [
+            f"{key} is {found.get(key, 'missing')} and must be {expected.get(key, 'absent')}"
+            for key in sorted(expected.keys() | found.keys())
+            if expected.get(key) != found.get(key)
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"{self.path / name}.safetensors does not fit its config.json: "
+                f"{'; '.join(wrong[:5])}"
+            )
+        module.load_state_dict(self.tensors[name])
+
+
+def save_folder(
+    path: str | Path,
+    kind: str,
+    description: Mapping[str, Any],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a model folder; an interrupted write leaves the old folder as it was.
+
+    Args:
+        path: The folder.
+        kind: "tokenizer" or "world_model"; checked on loading.
+        description: JSON values for config.json.
+        tensors: File stem -> state dictionary.
+        overwrite: Replace an existing model folder.
+
+    Raises:
+        CheckpointError: If the path exists and is not to be, or may not be, replaced.
+    """
+    path = Path(path)
+    _check_target(path, overwrite)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for name, state in tensors.items():
+            contiguous = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+            write_atomically(
+                temporary / f"{name}.safetensors",
+                lambda file, state=contiguous: save_tensors(state, file),
+            )
+        header = {"kind": kind, "format_version": FORMAT_VERSION, "worldgen_version": __version__}
+        text = json.dumps({**header, **description}, indent=2) + "\n"
+        write_atomically(temporary / _CONFIG, lambda file: _write_text(file, text))
+        _replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def _check_target(path: Path, overwrite: bool) -> None:
+    if not path.exists():
+        return
+    if not overwrite:
+        raise CheckpointError(f"{path} exists already; pass overwrite=True to replace it")
+    if not path.is_dir() or (any(path.iterdir()) and not (path / _CONFIG).exists()):
+        raise CheckpointError(f"{path} is no model folder, so it is not replaced; choose another")
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Put the new folder in the old one's place; files that are not ours move along."""
+    if not path.exists():
+        temporary.rename(path)
+        return
+    for file in path.iterdir():
+        if not (temporary / file.name).exists():
+            file.rename(temporary / file.name)
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    temporary.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def load_folder(path: str | Path, kind: str, names: tuple[str, ...]) -> Folder:
+    """Read what `save_folder` wrote.
+
+    Raises:
+        CheckpointError: If something is missing, damaged, of another kind or too new.
+    """
+    path = Path(path)
+    config = path / _CONFIG
+    if not config.is_file():
+        raise CheckpointError(f"{path} must be a folder with {_CONFIG}, as `save` writes it")
+    try:
+        description = json.loads(config.read_text(encoding="utf-8"))
+        tensors = {name: load_file(path / f"{name}.safetensors") for name in names}
+    except (json.JSONDecodeError, SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged or incomplete: {error}") from error
+    found = description.get("kind") if isinstance(description, dict) else None
+    if found != kind:
+        raise CheckpointError(f"{path} must hold a {kind}, got {found!r}")
+    if description.get("format_version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} has format version {description.get('format_version')!r}, this version of "
+            f"worldgen reads {FORMAT_VERSION}"
+        )
+    return Folder(path, description, tensors)
+

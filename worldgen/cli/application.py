@@ -1,0 +1,117 @@
+"""The command `worldgen`: finds the verb, runs it, turns errors into one line.
+
+Functions:
+    main: the entry point.
+
+Exit codes: 0, 2 for a wrong argument, 1 for anything else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from worldgen.errors import ConfigError, EnvironmentIdError, WorldgenError
+from worldgen.version import __version__
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "collect": "gather episodes of a Gymnasium environment",
+    "fit": "train a world model on episodes",
+    "evaluate": "measure how often a model's dreams are right",
+    "dream": "film a dream beside reality",
+    "train": "all of it: collect, fit, train an agent in the dream, measure, film",
+}
+"""Verb -> what it does, in the order of the help."""
+
+_OK, _FAILED, _WRONG_ARGUMENT = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and give its exit code.
+
+    Args:
+        argv: Arguments behind the program's name; the process's own by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    first = arguments[0] if arguments else None
+    if first in ("-h", "--help"):
+        print(_overview())
+        return _OK
+    if first == "--version":
+        print(f"worldgen {__version__}")
+        return _OK
+    if first not in VERBS:
+        _complain(_which_verb(first))
+        return _WRONG_ARGUMENT
+    return _run_verb(first, arguments[1:], debug="--debug" in arguments)
+
+
+def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
+    try:
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        logging.getLogger("worldgen").setLevel(logging.DEBUG if debug else logging.INFO)
+        module = importlib.import_module(f"worldgen.cli.{verb}")
+        from worldgen.cli.arguments import parse
+
+        parsed = parse(module.Arguments, verb, module.__doc__ or "", arguments)
+        parsed.prepare()
+        module.run(parsed)
+    except SystemExit as error:  # tyro's way to end after --help
+        return error.code if isinstance(error.code, int) else _WRONG_ARGUMENT
+    except KeyboardInterrupt:
+        _complain("interrupted" + ("; --resume goes on" if verb == "train" else ""))
+        return _FAILED
+    except Exception as error:
+        if debug:
+            raise
+        return _report(error)
+    return _OK
+
+
+def _report(error: Exception) -> int:
+    """Say an error in one line and give its exit code."""
+    if isinstance(error, WorldgenError | OSError):
+        _complain(str(error))
+    else:
+        hint = "--debug shows where it happened"
+        _complain(f"{type(error).__name__}: {error} ({hint})")
+    wrong_argument = isinstance(error, ConfigError | EnvironmentIdError)
+    return _WRONG_ARGUMENT if wrong_argument else _FAILED
+
+
+def _complain(message: str) -> None:
+    print(f"worldgen: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _which_verb(given: str | None) -> str:
+    names = ", ".join(VERBS)
+    if given is None:
+        return f"a verb is missing, one of {names}; see worldgen --help"
+    close = difflib.get_close_matches(given, VERBS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"the verbs are {names};"
+    return f"there is no verb {given!r}: {hint} See worldgen --help"
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS)) + 2
+    lines = [
+        "usage: worldgen VERB [OPTIONS]",
+        "",
+        "Learn an environment, dream it, and train agents in the dream.",
+        "",
+        "verbs:",
+        *(f"  {verb:{width}}{what}" for verb, what in VERBS.items()),
+        "",
+        "options:",
+        f"  {'--help':{width}}  show this, or with a verb its options",
+        f"  {'--version':{width}}  show the version",
+        f"  {'--debug':{width}}  with a verb: show a traceback where something fails",
+        "",
+        "start here: worldgen train MiniGrid-Empty-5x5-v0",
+    ]
+    return "\n".join(lines)

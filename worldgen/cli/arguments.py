@@ -1,0 +1,118 @@
+"""Options from dataclasses, and what all verbs share.
+
+Classes:
+    CommonArguments: base of every verb's `Arguments`.
+
+Functions:
+    parse: a command line to a dataclass, with errors of one line.
+    refuse_existing: nothing is overwritten unasked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from worldgen.config import require
+from worldgen.errors import CheckpointError, ConfigError
+
+__all__ = ["CommonArguments", "Environment", "Flag", "Wrappers", "parse", "refuse_existing"]
+
+Environment = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
+"""A Gymnasium id as the first argument."""
+Wrappers = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="WRAPPER")]
+"""`--wrapper`, as often as wanted."""
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""An option without a value."""
+
+_Arguments = TypeVar("_Arguments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonArguments:
+    """Options that every verb has."""
+
+    seed: int = 0
+    """Of everything that is drawn; equal seeds give equal results."""
+    threads: int | None = None
+    """CPU threads of torch; all cores by default."""
+    debug: Flag = False
+    """Show a traceback where something fails."""
+
+    def prepare(self) -> None:
+        """Check and apply what all verbs share.
+
+        Raises:
+            ConfigError: If `seed` is negative or `threads` below 1.
+        """
+        require(0 <= self.seed < 2**31, "seed", "be in [0, 2**31)", self.seed)
+        if self.threads is not None:
+            require(self.threads >= 1, "threads", "be at least 1", self.threads)
+            import torch
+
+            torch.set_num_threads(self.threads)
+
+
+def parse(
+    kind: type[_Arguments], verb: str, description: str, arguments: Sequence[str]
+) -> _Arguments:
+    """Read a verb's options.
+
+    Args:
+        kind: The verb's dataclass.
+        verb: Its name.
+        description: Text of its help.
+        arguments: What stands behind the verb.
+
+    Raises:
+        ConfigError: If an option is unknown, missing or cannot be read.
+        SystemExit: After `--help`.
+    """
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                kind,
+                prog=f"worldgen {verb}",
+                description=description,
+                args=list(arguments),
+                config=(tyro.conf.OmitSubcommandPrefixes,),
+            )
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise ConfigError(_one_line(said.getvalue(), verb)) from None
+
+
+def _one_line(boxed: str, verb: str) -> str:
+    r"""Take the message out of tyro's box.
+
+    >>> _one_line("╭─ Value error ───╮\n│ Bad --seed: 'x' │\n│ ─── │\n│ more │\n╰───╯", "fit")
+    "Bad --seed: 'x'; see worldgen fit --help"
+    """
+    lines = [line.strip("│ ").strip() for line in boxed.splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("╭", "╰"))]
+    message: list[str] = []
+    for line in kept:
+        if set(line) == {"─"}:
+            break
+        message.append(line)
+    text = re.sub(r"\s+", " ", " ".join(message)).rstrip(".:")
+    return f"{text or 'wrong arguments'}; see worldgen {verb} --help"
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Make sure, before any work, that a result may be written.
+
+    Raises:
+        CheckpointError: If something is there and `overwrite` is not set.
+    """
+    if path.exists() and not overwrite:
+        raise CheckpointError(f"{path} exists already: pass --overwrite, or another --output")

@@ -1,0 +1,53 @@
+"""Dreams as TensorBoard pictures while a run trains.
+
+Classes:
+    DreamLog: real above imagined, after each fit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+
+from worldgen.agents import DreamPPO
+from worldgen.evaluation import best_moment, dream_along, dream_strip
+
+__all__ = ["DreamLog"]
+
+_HORIZON = 15
+_NEWEST_EPISODES = 50
+
+
+class DreamLog:
+    """Write a strip of frames of one dream beside reality after each fit.
+
+    Args:
+        path: TensorBoard folder of the run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path / "dreams"
+        self._writer: SummaryWriter | None = None
+
+    def write(self, agent: DreamPPO) -> None:
+        """Dream along the best of the agent's newest episodes."""
+        self._writer = self._writer or SummaryWriter(str(self._path))
+        model, episodes = agent.world_model, agent.episodes
+        first = max(0, len(episodes) - _NEWEST_EPISODES)
+        newest = [episodes[index] for index in range(first, len(episodes))]
+        index, start = best_moment(newest, _HORIZON)
+        dream = dream_along(model, newest[index], start=start, horizon=_HORIZON)
+        strip = dream_strip(model, dream)
+        real_steps = agent.num_timesteps
+        self._writer.add_image("dream/real_above_imagined", strip, real_steps, dataformats="HWC")
+        share = float(np.mean(~dream.differs))
+        self._writer.add_scalar("dream/frames_without_visible_difference", share, real_steps)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None

@@ -1,0 +1,137 @@
+"""What the command line says: episodes in a line, and a run's results in a table.
+
+Functions:
+    describe_episodes: counts and returns in one line.
+    describe_phase: what a phase of training achieved, in one line.
+    results_table: the table at the end of `worldgen train`.
+    duration: seconds, to be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from worldgen.data.episode import Episode
+
+__all__ = ["describe_episodes", "describe_phase", "duration", "results_table"]
+
+_SHOWN_HORIZONS = (1, 5, 15)
+
+
+def describe_episodes(episodes: Sequence[Episode]) -> str:
+    """Say how much there is and what was earned."""
+    finished = [e for e in episodes if e.terminated[-1] or e.truncated[-1]]
+    steps = sum(map(len, episodes))
+    earned = sum(int((episode.rewards != 0).sum()) for episode in episodes)
+    returns = f"{np.mean([e.total_reward for e in finished]):.3g}" if finished else "-"
+    return (
+        f"{steps:,} environment steps in {len(episodes):,} episodes ({len(finished):,} of them "
+        f"finished, with mean return {returns}), {earned:,} rewarding transitions"
+    )
+
+
+def describe_phase(
+    phase: str, round_index: int, metrics: Mapping[str, float], seconds: float
+) -> str:
+    """Say what a phase achieved; `metrics` are those that `DreamPPO` gives its callbacks."""
+    shown = {
+        "collect": (
+            ("real environment steps", "real_timesteps", ",.0f"),
+            ("episodes", "episodes", ",.0f"),
+            ("mean return", "ep_rew_mean", ".3f"),
+        ),
+        "fit": (
+            ("frames", "data/frames", ",.0f"),
+            ("frames kept by the tokenizer", "tokenizer/kept_frames", ".1%"),
+            ("token loss", "dynamics/token_loss", ".4f"),
+            ("reward loss", "dynamics/reward_loss", ".4f"),
+        ),
+        "dream": (
+            ("imagined environment steps", "dream/imagined_timesteps", ",.0f"),
+            ("mean return in the dream", "dream/ep_rew_mean", ".3f"),
+        ),
+    }.get(phase, ())
+    parts = [f"{label} {metrics[name]:{form}}" for label, name, form in shown if name in metrics]
+    return f"round {round_index}  {phase:8}{', '.join(parts)}  ({duration(seconds)})"
+
+
+def duration(seconds: float) -> str:
+    """Write a time.
+
+    >>> duration(3.21), duration(75), duration(3700)
+    ('3.2 s', '1 min 15 s', '1 h 01 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def results_table(report: Mapping[str, Any], times: Mapping[str, float]) -> Table:
+    """Lay out a run's report and its wall times.
+
+    Args:
+        report: As `worldgen train` writes it to report.json.
+        times: Phase -> seconds.
+    """
+    table = Table(title=f"{report['environment']['id']}, seed {report['seed']}", min_width=64)
+    table.add_column("")
+    table.add_column("random policy", justify="right")
+    table.add_column("agent", justify="right")
+    random, agent = report["random"], report["agent"]
+    episodes = agent["episodes"]
+    table.add_row(
+        f"success ({episodes} held-out episodes)",
+        _percent(random["success_rate"]),
+        _percent(agent["success_rate"]),
+    )
+    for label, key in (("mean return", "mean_return"), ("mean length", "mean_length")):
+        table.add_row(label, f"{random[key]:.3f}", f"{agent[key]:.3f}")
+    table.add_section()
+    table.add_row("real environment steps used", "", f"{report['real_environment_steps']:,}")
+    table.add_row("imagined environment steps", "", f"{report['imagined_environment_steps']:,}")
+    table.add_section()
+    for label, value in _fidelity_rows(report["fidelity"]):
+        table.add_row(label, "", value)
+    table.add_section()
+    for phase, seconds in times.items():
+        table.add_row(f"wall time: {phase}", "", duration(seconds))
+    table.add_row("wall time in all", "", duration(sum(times.values())))
+    return table
+
+
+def _fidelity_rows(fidelity: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    entries = [e for e in fidelity["horizons"] if e["horizon"] in _SHOWN_HORIZONS]
+    for entry in entries:
+        steps = entry["horizon"]
+        label = f"dreams exactly right after {steps} step{'s' if steps > 1 else ''}"
+        if entry["exact"] is not None:
+            rows.append((label, _percent(entry["exact"])))
+        agreement = entry["agreement"]
+        for path, value in agreement["r2"].items():
+            rows.append((f"R2 of {path} after {steps}", f"{value:.3f}"))
+        for path, value in agreement["psnr"].items():
+            rows.append((f"PSNR of {path} after {steps}", f"{value:.1f} dB"))
+    for name in ("rewarding", "terminating"):
+        event = fidelity[name]
+        label = f"recall on {name} transitions ({event['num_events']:,} real ones)"
+        rows.append((label, _percent(event["recall"])))
+    return rows
+
+
+def _percent(share: float | None) -> str:
+    """Write a share, never rounded up to 100%.
+
+    >>> _percent(0.9996), _percent(1.0), _percent(None)
+    ('99.9%', '100%', '-')
+    """
+    if share is None:
+        return "-"
+    return "100%" if share == 1 else f"{int(share * 1000) / 10:.1f}%"

@@ -1,0 +1,125 @@
+"""Train an agent in a dream of its environment, from a Gymnasium id to films and numbers."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from worldgen.agents.dream_config import DreamConfig
+from worldgen.cli.arguments import CommonArguments, Environment, Flag, Wrappers
+from worldgen.config import Config, require
+from worldgen.data.environment import EnvironmentSpec
+from worldgen.run_folder import RunFolder
+from worldgen.world_model import WorldModelConfig
+
+__all__ = ["Arguments", "JudgementConfig", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgementConfig(Config):
+    """How agent and model are measured after training."""
+
+    episodes: int = 100
+    """Real episodes of held-out seeds that the agent and the random policy play."""
+    held_out_steps: int = 2_000
+    """Real environment steps that the random policy, and then the agent, make for the episodes
+    on which the model is measured."""
+    dreams: int = 256
+    """Dreams in the fidelity report."""
+    film_steps: int = 40
+    """Most environment steps of a film."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("episodes", "held_out_steps", "dreams", "film_steps"):
+            require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments(CommonArguments):
+    """Options of `worldgen train`."""
+
+    env: Environment
+    """Gymnasium id, such as MiniGrid-DoorKey-5x5-v0."""
+    wrapper: Wrappers = ()
+    """Wrapper around it, as module:Class; may be repeated, the innermost first."""
+    run: Path | None = None
+    """Folder of the run; runs/ENV by default."""
+    timesteps: int = 5_000
+    """Real environment steps that may be used."""
+    num_envs: int = 8
+    """Real environments that are stepped side by side."""
+    resume: Flag = False
+    """Go on with the run in the folder, if there is one; episodes and finished phases stay."""
+    overwrite: Flag = False
+    """Replace the run in the folder."""
+    device: str = "auto"
+    """cpu, cuda, or auto: cuda where there is one."""
+    dream: DreamConfig = DreamConfig()
+    """The loop, and PPO in the dream."""
+    model: WorldModelConfig = WorldModelConfig()
+    """The world model."""
+    judgement: JudgementConfig = JudgementConfig()
+    """Measurements after training."""
+
+    @property
+    def environment(self) -> EnvironmentSpec:
+        """How to make the environment."""
+        return EnvironmentSpec(id=self.env, wrappers=self.wrapper)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is, or will be."""
+        return self.run or Path("runs") / self.env.replace("/", "-").replace(":", "-")
+
+    def settings(self) -> dict[str, Any]:
+        """Give all that decides about the results, for config.json."""
+        return {
+            "environment": self.environment.to_dict(),
+            "seed": self.seed,
+            "timesteps": self.timesteps,
+            "num_envs": self.num_envs,
+            "dream": self.dream.to_dict(),
+            "model": self.model.to_dict(),
+            "judgement": self.judgement.to_dict(),
+        }
+
+
+def run(arguments: Arguments) -> None:
+    """Train, or go on training; measure; film; print the table and where everything is."""
+    require(arguments.timesteps >= 1, "timesteps", "be at least 1", arguments.timesteps)
+    from worldgen.cli.judgement import Judgement
+    from worldgen.cli.summaries import results_table
+    from worldgen.cli.training import train_agent
+
+    arguments.environment.make().close()  # an unknown id ends here, before a folder is made
+    folder = RunFolder.create(
+        arguments.folder,
+        arguments.settings(),
+        seed=arguments.seed,
+        command=["worldgen", *sys.argv[1:]],
+        overwrite=arguments.overwrite,
+        resume=arguments.resume,
+    )
+    agent = train_agent(folder, arguments)
+    report = Judgement(folder, agent, arguments).run()
+    console = Console(highlight=False)
+    console.print()
+    console.print(results_table(report, folder.times()))
+    for label, path in _places(folder):
+        print(f"{label:12} {path}")
+
+
+def _places(folder: RunFolder) -> list[tuple[str, str]]:
+    films = [str(path) for path in sorted(folder.films.glob("*.gif"))]
+    return [
+        *(("film", film) for film in films),
+        ("model", str(folder.model)),
+        ("agent", str(folder.agent)),
+        ("report", str(folder.report)),
+        ("TensorBoard", f"tensorboard --logdir {folder.tensorboard}"),
+    ]

@@ -1,0 +1,139 @@
+"""The training part of `worldgen train`, with a checkpoint after each phase.
+
+Classes:
+    Checkpoints: callback that saves, times and reports each phase.
+
+Functions:
+    train_agent: begin or go on, until the real environment steps are used up.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from gymnasium import spaces
+
+from worldgen.agents import DreamPPO, PhaseCallback
+from worldgen.checkpoint import write_atomically
+from worldgen.cli.dream_log import DreamLog
+from worldgen.cli.summaries import describe_phase
+from worldgen.data.episodes import Episodes
+from worldgen.errors import CheckpointError
+from worldgen.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from worldgen.cli.train import Arguments
+
+__all__ = ["Checkpoints", "train_agent"]
+
+_TRAINED = "training"
+
+
+def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
+    """Give the trained agent, whatever of it is left to do.
+
+    Agent and world model are in `agent.zip` together, so that a killed run never finds one of
+    them newer than the other; `model/` is written from it.
+    """
+    agent = _restored(folder, arguments) or _new(folder, arguments)
+    if _TRAINED in folder.stages():
+        return agent
+    left = arguments.timesteps - agent.num_timesteps
+    agent.learn(
+        max(left, 0),
+        callback=Checkpoints(folder),
+        reset_num_timesteps=False,
+        progress_bar=True,
+    )
+    agent.world_model.save(folder.model, overwrite=True)
+    folder.finish_stage(
+        _TRAINED,
+        {
+            "real_environment_steps": agent.num_timesteps,
+            "imagined_environment_steps": agent.imagined_timesteps,
+        },
+    )
+    return agent
+
+
+def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
+    """Load the agent of a run that is gone on with; None where it had not begun."""
+    if not folder.agent.is_file():
+        return None
+    try:
+        agent = DreamPPO.load(
+            folder.agent,
+            env=arguments.environment,
+            device=arguments.device,
+            n_envs=arguments.num_envs,
+            episodes=Episodes.load(folder.episodes),
+        )
+    except (KeyError, EOFError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder.agent} is damaged: {error}; begin anew with --overwrite"
+        ) from error
+    print(
+        f"resume    {agent.num_timesteps:,} real environment steps in {len(agent.episodes):,} "
+        f"episodes are kept; next is {agent.phase} of round {agent.round}"
+    )
+    return agent
+
+
+def _new(folder: RunFolder, arguments: Arguments) -> DreamPPO:
+    """Make an untrained agent and save it, so that even a first collection can be resumed."""
+    shutil.rmtree(folder.episodes, ignore_errors=True)  # no agent yet: it holds no step
+    environment = arguments.environment.make()
+    is_dict = isinstance(environment.observation_space, spaces.Dict)
+    environment.close()
+    agent = DreamPPO(
+        "MultiInputPolicy" if is_dict else "MlpPolicy",
+        arguments.environment,
+        config=arguments.dream,
+        model_config=arguments.model,
+        episodes_path=folder.episodes,
+        n_envs=arguments.num_envs,
+        tensorboard_log=str(folder.tensorboard),
+        seed=arguments.seed,
+        device=arguments.device,
+    )
+    _save(agent, folder)
+    return agent
+
+
+def _save(agent: DreamPPO, folder: RunFolder) -> None:
+    write_atomically(folder.agent, lambda file: agent.save(file))
+
+
+class Checkpoints(PhaseCallback):
+    """Save the agent after each phase, add up the time, print a line, film for TensorBoard."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        super().__init__()
+        self._folder, self._began = folder, 0.0
+        self._dream_log = DreamLog(folder.tensorboard)
+
+    def on_phase_start(self, phase: str) -> None:
+        """Start the clock."""
+        self._began = time.perf_counter()
+        self._round = self._agent.round
+
+    def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> None:
+        """Save first, so that a kill from here on loses nothing."""
+        _save(self._agent, self._folder)
+        if phase == "fit":
+            self._agent.world_model.save(self._folder.model, overwrite=True)
+            self._dream_log.write(self._agent)
+        seconds = time.perf_counter() - self._began
+        self._folder.add_time(phase, seconds)
+        print(describe_phase(phase, self._round, metrics, seconds), flush=True)
+
+    def _on_training_end(self) -> None:
+        self._dream_log.close()
+
+    @property
+    def _agent(self) -> DreamPPO:
+        assert isinstance(self.model, DreamPPO)
+        return self.model

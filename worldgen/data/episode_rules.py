@@ -1,0 +1,119 @@
+"""What an episode must be like to belong to an environment's spaces.
+
+Functions:
+    check_spaces: whether episodes of these spaces can be kept at all.
+    check_episode: paths, shapes, dtypes and values of one episode.
+    is_inside: whether all values of a batch lie in a leaf space.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from worldgen.data.episode import Episode
+from worldgen.errors import DatasetError, SpaceError
+from worldgen.spaces import leaves
+
+__all__ = ["check_episode", "check_spaces", "is_inside"]
+
+_NUMERIC = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    """Check that all parts of both spaces are arrays of numbers.
+
+    Raises:
+        SpaceError: If an observation's leaf, or the action space, is of another kind.
+    """
+    for path, leaf in leaves(observation_space).items():
+        if not isinstance(leaf, _NUMERIC):
+            raise SpaceError(
+                f"observations must be made of Box, Discrete, MultiDiscrete and MultiBinary "
+                f"spaces, got {type(leaf).__name__} at {path!r}: leave it out by a wrapper"
+            )
+    if not isinstance(action_space, _NUMERIC):
+        raise SpaceError(
+            f"the action space must be Box, Discrete, MultiDiscrete or MultiBinary, "
+            f"got {type(action_space).__name__}: wrap the environment"
+        )
+
+
+def check_episode(
+    episode: Episode, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+) -> None:
+    """Check an episode against its environment's spaces.
+
+    Reals of an observation may leave their bounds, as many environments let them; symbols and
+    actions may not.
+
+    Raises:
+        DatasetError: If a path, a shape, a dtype or a value is wrong; the message says which.
+    """
+    space_of = leaves(observation_space)
+    if episode.observations.keys() != space_of.keys():
+        raise DatasetError(
+            f"an episode's observations must have the paths {', '.join(sorted(space_of))}, "
+            f"got {', '.join(sorted(episode.observations)) or 'none'}"
+        )
+    for path, leaf in space_of.items():
+        values = episode.observations[path]
+        _check_array(path, values, leaf)
+        if values.dtype.kind != "f" and not is_inside(leaf, values):
+            raise _outside(path, values, leaf)
+    _check_array("actions", episode.actions, action_space)
+    if not is_inside(action_space, episode.actions):
+        raise _outside("actions", episode.actions, action_space)
+    _check_outcomes(episode)
+
+
+def _check_outcomes(episode: Episode) -> None:
+    rewards = spaces.Box(-np.inf, np.inf, (), np.float32)
+    _check_array("rewards", episode.rewards, rewards)
+    for name in ("terminated", "truncated"):
+        values: np.ndarray = getattr(episode, name)
+        if values.dtype != np.bool_ or values.ndim != 1:
+            raise DatasetError(f"`{name}` must be bool of shape (T,), got {_describe(values)}")
+
+
+def _check_array(name: str, values: np.ndarray, space: spaces.Space[Any]) -> None:
+    """Check dtype, shape after the first dimension, and that reals are finite."""
+    if values.shape[1:] != space.shape or values.dtype != space.dtype:
+        raise DatasetError(
+            f"`{name}` must be {space.dtype} of shape (T, {', '.join(map(str, space.shape or ()))})"
+            f" as {space} says, got {_describe(values)}"
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DatasetError(f"`{name}` must be finite, got {values[~np.isfinite(values)][0]}")
+
+
+def _describe(values: np.ndarray) -> str:
+    return f"{values.dtype} of shape {values.shape}"
+
+
+def _outside(name: str, values: np.ndarray, space: spaces.Space[Any]) -> DatasetError:
+    return DatasetError(f"`{name}` must lie in {space}, got {values.min()}..{values.max()}")
+
+
+def is_inside(space: spaces.Space[Any], values: np.ndarray) -> bool:
+    """Tell whether a batch (..., *shape) lies in a Box, Discrete, MultiDiscrete, MultiBinary.
+
+    >>> is_inside(spaces.Discrete(3, start=-1), np.array([-1, 1]))
+    True
+    >>> is_inside(spaces.MultiDiscrete([2, 3]), np.array([[1, 2], [2, 1]]))
+    False
+    """
+    match space:
+        case spaces.Discrete():
+            inside = (values >= space.start) & (values < space.start + space.n)
+        case spaces.MultiDiscrete():
+            inside = (values >= space.start) & (values < space.start + space.nvec)
+        case spaces.MultiBinary():
+            inside = (values == 0) | (values == 1)
+        case spaces.Box():
+            inside = (values >= space.low) & (values <= space.high)
+        case _:
+            raise SpaceError(f"`space` must be an array of numbers, got {space}")
+    return bool(np.all(inside))

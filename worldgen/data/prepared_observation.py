@@ -1,0 +1,149 @@
+"""What every environment's observations go through before a world model sees them.
+
+Classes:
+    PrepareObservation: a wrapper with true bounds for MiniGrid's symbols, and no text.
+
+Functions:
+    prepare_env: put the wrapper on where it changes something.
+    prepared_observation_space: the space that it gives.
+    is_minigrid, wrapper_chain: what an environment is made of.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+__all__ = [
+    "PrepareObservation",
+    "is_minigrid",
+    "prepare_env",
+    "prepared_observation_space",
+    "wrapper_chain",
+]
+
+logger = logging.getLogger(__name__)
+
+Env: TypeAlias = gym.Env[Any, Any]
+
+_NOT_CELLS = ("RGB", "SymbolicObs")
+"""Parts of the names of MiniGrid wrappers whose image does not hold a grid's cells."""
+
+
+class PrepareObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Give the observation space of `prepared_observation_space`; values stay as they are."""
+
+    def __init__(self, env: Env) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ObservationWrapper.__init__(self, env)
+        self.observation_space = prepared_observation_space(env)
+
+    def observation(self, observation: Any) -> Any:
+        """Leave out the parts that the space does not have."""
+        return _select(self.observation_space, observation)
+
+
+def _select(space: spaces.Space[Any], observation: Any) -> Any:
+    if not isinstance(space, spaces.Dict):
+        return observation
+    return {key: _select(child, observation[key]) for key, child in space.items()}
+
+
+def prepare_env(env: Env) -> Env:
+    """Make an environment ready for a world model; one that is ready is given back.
+
+    MiniGrid says that its cells, which are indices of objects, colours and states, are bytes
+    as in a picture: they get their true bounds. Text parts of a Dict are left out.
+    """
+    if prepared_observation_space(env) == env.observation_space:
+        return env
+    return PrepareObservation(env)
+
+
+def prepared_observation_space(env: Env) -> spaces.Space[Any]:
+    """Give the observation space that `prepare_env(env)` has."""
+    space = _without_text(env.observation_space, env.spec.id if env.spec else str(env))
+    shapes = _cell_shapes(env)
+    if isinstance(space, spaces.Dict):
+        image = space.spaces.get("image")
+        if image is not None and _is_unbounded_grid(image, shapes):
+            return spaces.Dict({**space.spaces, "image": _bounded_grid(image)})
+    return _bounded_grid(space) if _is_unbounded_grid(space, shapes) else space
+
+
+def _without_text(space: spaces.Space[Any], name: str) -> spaces.Space[Any]:
+    if not isinstance(space, spaces.Dict):
+        return space
+    kept = {key: child for key, child in space.spaces.items() if not _is_text(child)}
+    if not kept:
+        return space
+    dropped = tuple(key for key in space.spaces if key not in kept)
+    if dropped:
+        _log_dropped(name, dropped)
+    parts = {key: _without_text(child, name) for key, child in kept.items()}
+    changed = dropped or any(part is not kept[key] for key, part in parts.items())
+    return spaces.Dict(parts) if changed else space
+
+
+def _is_text(space: spaces.Space[Any]) -> bool:
+    mission = any(kind.__name__ == "MissionSpace" for kind in type(space).__mro__)
+    return mission or isinstance(space, spaces.Text)
+
+
+@functools.cache
+def _log_dropped(name: str, keys: tuple[str, ...]) -> None:
+    logger.info("%s: the text parts %s of its observations are left out", name, ", ".join(keys))
+
+
+def wrapper_chain(env: Env) -> Iterator[Env]:
+    """List the environment's layers from the outermost to the base."""
+    while isinstance(env, gym.Wrapper):
+        yield env
+        env = env.env
+    yield env
+
+
+def is_minigrid(env: Env) -> bool:
+    """Tell whether the base is a MiniGrid environment, without importing MiniGrid."""
+    kinds = type(env.unwrapped).__mro__
+    return any(k.__name__ == "MiniGridEnv" and k.__module__.startswith("minigrid.") for k in kinds)
+
+
+def _cell_shapes(env: Env) -> set[tuple[int, ...]]:
+    """List the shapes that MiniGrid's cells can have here; none where the image is no grid."""
+    if not is_minigrid(env):
+        return set()
+    layers = list(wrapper_chain(env))
+    if any(part in type(layer).__name__ for part in _NOT_CELLS for layer in layers):
+        return set()
+    views = {vars(layer)["agent_view_size"] for layer in layers if "agent_view_size" in vars(layer)}
+    base: Any = env.unwrapped
+    return {(base.width, base.height, 3), *((view, view, 3) for view in views)}
+
+
+def _is_unbounded_grid(space: spaces.Space[Any], shapes: set[tuple[int, ...]]) -> bool:
+    return (
+        isinstance(space, spaces.Box)
+        and space.shape in shapes
+        and space.dtype == np.uint8
+        and bool((space.high == 255).all())
+    )
+
+
+def _bounded_grid(space: spaces.Space[Any]) -> spaces.Box:
+    constants = importlib.import_module("minigrid.core.constants")
+    highest = (
+        max(constants.OBJECT_TO_IDX.values()),
+        max(constants.COLOR_TO_IDX.values()),
+        # The third channel is the direction where the agent stands.
+        max(*constants.STATE_TO_IDX.values(), len(constants.DIR_TO_VEC) - 1),
+    )
+    high = np.broadcast_to(np.array(highest, np.uint8), space.shape or ()).copy()
+    return spaces.Box(np.zeros_like(high), high, dtype=np.uint8)

@@ -1,0 +1,173 @@
+"""Tokenized episodes, on the device, cut into windows for training and contexts for dreams.
+
+Classes:
+    TokenDataset: all frames of a set of episodes in one row.
+    Windows: stretches of T frames for training.
+    Context: the last C frames before a dream begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldgen.actions import ActionCodec
+from worldgen.data.episode import Episode
+from worldgen.errors import DatasetError, ShapeError
+
+__all__ = ["Context", "TokenDataset", "Windows"]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """B stretches of T frames; entries of frame t belong to the transition that led to it."""
+
+    tokens: Tensor
+    """(B, T, K) int64."""
+    actions: Tensor
+    """(B, T, A), encoded."""
+    rewards: Tensor
+    """(B, T) float32."""
+    terminated: Tensor
+    """(B, T) bool."""
+    valid: Tensor
+    """(B, T) bool; false behind an episode's end."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The C most recent frames of B worlds, oldest first."""
+
+    tokens: Tensor
+    """(B, C, K) int64."""
+    actions: Tensor
+    """(B, C, A), encoded: the action that led to each frame."""
+    valid: Tensor
+    """(B, C) bool; false before an episode's beginning. The last frame is always valid."""
+
+    def __post_init__(self) -> None:
+        """Check the shapes against each other."""
+        if self.tokens.ndim != 3 or self.tokens.shape[1] < 1:
+            raise ShapeError(f"`tokens` must have shape (B, C, K), got {tuple(self.tokens.shape)}")
+        if self.actions.shape[:2] != self.tokens.shape[:2]:
+            raise ShapeError(f"`actions` must have shape (B, C, A), got {tuple(self.actions.shape)}")
+        if self.valid.shape != self.tokens.shape[:2]:
+            raise ShapeError(f"`valid` must have shape (B, C), got {tuple(self.valid.shape)}")
+
+    def __len__(self) -> int:
+        """Give the number B of worlds."""
+        return len(self.tokens)
+
+    def rows(self, index: Tensor) -> Context:
+        """Choose some of the worlds."""
+        return Context(self.tokens[index], self.actions[index], self.valid[index])
+
+
+class TokenDataset:
+    """Every frame of some episodes, as tokens.
+
+    Args:
+        tokens: (N, K) int64, the episodes' frames one after the other.
+        episodes: The episodes that the frames belong to.
+        codec: Encodes their actions.
+        context_length: C, frames of a context.
+
+    Raises:
+        DatasetError: If there is no episode.
+    """
+
+    def __init__(
+        self, tokens: Tensor, episodes: Sequence[Episode], codec: ActionCodec, context_length: int
+    ) -> None:
+        if not len(episodes):
+            raise DatasetError("`episodes` must hold at least one episode, got none")
+        device = tokens.device
+        self.tokens = tokens
+        self.context_length = context_length
+        lengths = np.array([len(episode) + 1 for episode in episodes])
+        firsts = lengths.cumsum() - lengths
+        self.first_frames = torch.from_numpy(firsts).to(device)
+        self._first = torch.from_numpy(firsts.repeat(lengths)).to(device)
+        self._last = torch.from_numpy((firsts + lengths - 1).repeat(lengths)).to(device)
+        self.actions = codec.none(len(tokens), device=device)
+        self.rewards = torch.zeros(len(tokens), device=device)
+        self.terminated = torch.zeros(len(tokens), dtype=torch.bool, device=device)
+        frames = torch.arange(len(tokens), device=device)
+        led_to = frames > self._first
+        self.actions[led_to] = codec.encode(np.concatenate([e.actions for e in episodes]), device)
+        self.rewards[led_to] = torch.from_numpy(
+            np.concatenate([e.rewards for e in episodes]).astype(np.float32)
+        ).to(device)
+        self.terminated[led_to] = torch.from_numpy(
+            np.concatenate([e.terminated for e in episodes])
+        ).to(device)
+        self._targets = led_to.nonzero().flatten()
+        self._events = (led_to & ((self.rewards != 0) | self.terminated)).nonzero().flatten()
+        if len(self._events) > len(self._targets) // 4:
+            # Rewards are common here (a reward at every step): only ends are events.
+            self._events = self.terminated.nonzero().flatten()
+        self._moments = (frames < self._last).nonzero().flatten()
+
+    @property
+    def num_frames(self) -> int:
+        """N."""
+        return len(self.tokens)
+
+    def sample_windows(
+        self, batch: int, length: int, *, event_share: float, generator: torch.Generator
+    ) -> Windows:
+        """Draw windows for training.
+
+        Each is placed around a transition, at a random offset: a share `event_share` of them
+        around rewarding or terminating transitions, the others around any.
+
+        Args:
+            batch: B.
+            length: T, frames.
+            event_share: In [0, 1].
+            generator: On the dataset's device.
+        """
+        device = self.tokens.device
+        centre = self._targets[_randint(len(self._targets), batch, generator)]
+        num_events = round(batch * event_share) if len(self._events) else 0
+        if num_events:
+            chosen = _randint(len(self._events), num_events, generator)
+            centre[:num_events] = self._events[chosen]
+        first = centre - 1 - _randint(max(length - 1, 1), batch, generator)
+        latest = torch.maximum(self._last[centre] - length + 1, self._first[centre])
+        first = torch.minimum(torch.maximum(first, self._first[centre]), latest)
+        index = first.unsqueeze(1) + torch.arange(length, device=device)
+        valid = index <= self._last[centre].unsqueeze(1)
+        index = index.clamp(max=self.num_frames - 1)
+        return Windows(
+            self.tokens[index],
+            self.actions[index],
+            self.rewards[index],
+            self.terminated[index],
+            valid,
+        )
+
+    def sample_contexts(self, count: int, *, generator: torch.Generator) -> Context:
+        """Draw contexts that end at random moments from which the real episode went on."""
+        return self._contexts(self._moments[_randint(len(self._moments), count, generator)])
+
+    def contexts_at(self, episode_index: Tensor, frame_index: Tensor) -> Context:
+        """Give the contexts that end at frame `frame_index` (0..T) of `episode_index`, both (B,)."""
+        episode_index = torch.as_tensor(episode_index, device=self.tokens.device)
+        frame_index = torch.as_tensor(frame_index, device=self.tokens.device)
+        return self._contexts(self.first_frames[episode_index] + frame_index)
+
+    def _contexts(self, moments: Tensor) -> Context:
+        back = torch.arange(1 - self.context_length, 1, device=moments.device)
+        index = moments.unsqueeze(1) + back
+        valid = index >= self._first[moments].unsqueeze(1)
+        index = index.clamp(min=0)
+        return Context(self.tokens[index], self.actions[index], valid)
+
+
+def _randint(high: int, count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(high, (count,), generator=generator, device=generator.device)

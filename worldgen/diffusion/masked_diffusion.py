@@ -1,0 +1,141 @@
+"""Masked (absorbing) discrete diffusion over the K tokens of a frame.
+
+Classes:
+    SamplerConfig: how a frame is unmasked.
+
+Functions:
+    mask_tokens: the forward process, for training.
+    unmasking_counts: how many tokens are known after each denoising step.
+    draw_tokens: categorical draws.
+    unmask: choose which of the drawn tokens to keep.
+
+Simple and Effective Masked Diffusion Language Models, Sahoo et al. 2024,
+https://arxiv.org/abs/2406.07524; MaskGIT, Chang et al. 2022, https://arxiv.org/abs/2202.04200.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from worldgen.config import Config, require
+
+__all__ = ["SamplerConfig", "draw_tokens", "mask_tokens", "unmask", "unmasking_counts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig(Config):
+    """How a frame is sampled; may be changed without training again."""
+
+    denoising_steps: int = 1
+    """S, network passes a frame; more than K is the same as K."""
+    temperature: float = 1.0
+    """Of the categorical draws; 0 takes the most likely token."""
+    min_probability_ratio: float = 0.1
+    """Tokens under this share of the most likely token's probability are never drawn, so that
+    a long dream does not collect the tails of many sure predictions."""
+    order: Literal["random", "confidence"] = "random"
+    """Which tokens are kept first; by confidence tends to copy the previous frame."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(
+            self.denoising_steps >= 1, "denoising_steps", "be at least 1", self.denoising_steps
+        )
+        require(self.temperature >= 0, "temperature", "be at least 0", self.temperature)
+        ratio = self.min_probability_ratio
+        require(0 <= ratio <= 1, "min_probability_ratio", "be in [0, 1]", ratio)
+        require(
+            self.order in ("random", "confidence"),
+            "order",
+            "be 'random' or 'confidence'",
+            self.order,
+        )
+
+
+def mask_tokens(shape: tuple[int, ...], full_share: float, generator: torch.Generator) -> Tensor:
+    """Draw which tokens of each frame are masked, at least one a frame.
+
+    Args:
+        shape: (..., K).
+        full_share: Share of frames that are masked whole, as in the first denoising step; the
+            others have a uniform masking probability.
+        generator: On the device where the mask is wanted.
+
+    Returns:
+        Bool of the given shape, true where masked.
+    """
+    device = generator.device
+    frames = (*shape[:-1], 1)
+    share = torch.rand(frames, generator=generator, device=device)
+    full = torch.rand(frames, generator=generator, device=device) < full_share
+    noise = torch.rand(shape, generator=generator, device=device)
+    lowest = noise == noise.amin(-1, keepdim=True)
+    return (noise < share) | full | lowest
+
+
+def unmasking_counts(num_tokens: int, denoising_steps: int) -> list[int]:
+    """How many of K tokens are known after each denoising step, evenly spread.
+
+    >>> unmasking_counts(16, 3)
+    [5, 11, 16]
+    >>> unmasking_counts(2, 5)
+    [1, 2]
+    """
+    passes = min(num_tokens, denoising_steps)
+    return [round(num_tokens * (index + 1) / passes) for index in range(passes)]
+
+
+def draw_tokens(
+    logits: Tensor, config: SamplerConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw a token from each row of logits (..., V).
+
+    The draw inverts the cumulative distribution with one uniform number, which float32 does
+    without the bias of float32 Gumbel noise (https://arxiv.org/abs/2409.02908).
+
+    Returns:
+        Tokens (...) int64 and the probability (...) of each, after temperature and cut.
+    """
+    if config.temperature == 0:
+        best = logits.float().softmax(-1).max(-1)
+        return best.indices, best.values
+    probabilities = (logits.float() / config.temperature).softmax(-1)
+    floor = config.min_probability_ratio * probabilities.amax(-1, keepdim=True)
+    kept = torch.where(probabilities >= floor, probabilities, 0.0)
+    cumulative = kept.cumsum(-1)
+    total = cumulative[..., -1:]
+    uniform = torch.rand(total.shape, generator=generator, device=generator.device)
+    tokens = torch.searchsorted(cumulative, uniform * total, right=True)
+    # Rounding can put the draw at the very end, behind the last token that has a share.
+    last = logits.shape[-1] - 1 - (kept > 0).flip(-1).byte().argmax(-1, keepdim=True)
+    tokens = torch.minimum(tokens, last)
+    probability = kept.gather(-1, tokens) / total
+    return tokens.squeeze(-1), probability.squeeze(-1)
+
+
+def unmask(
+    known: Tensor, confidence: Tensor, count: int, config: SamplerConfig, generator: torch.Generator
+) -> Tensor:
+    """Choose which tokens are known after this denoising step.
+
+    Args:
+        known: (B, K) bool, tokens known before; these stay known.
+        confidence: (B, K) probability of each drawn token.
+        count: How many of the K are to be known.
+        config: Says the order.
+        generator: For the random order.
+
+    Returns:
+        (B, K) bool with exactly `count` true in each row.
+    """
+    if config.order == "random":
+        confidence = torch.rand(known.shape, generator=generator, device=known.device)
+    ranked = confidence.masked_fill(known, torch.inf).argsort(dim=-1, descending=True, stable=True)
+    rank = torch.empty_like(ranked).scatter_(
+        -1, ranked, torch.arange(known.shape[-1], device=known.device).expand_as(ranked)
+    )
+    return rank < count

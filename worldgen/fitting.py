@@ -1,0 +1,191 @@
+"""Fitting a world model to episodes: tokenizer first, then dynamics.
+
+Classes:
+    FitResult: what a fit did.
+
+Functions:
+    fit_world_model: the work behind `WorldModel.fit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from worldgen import spaces as space_tools
+from worldgen.data.episode import Episode
+from worldgen.dynamics_training import train_dynamics
+from worldgen.errors import DatasetError
+from worldgen.progress import Progress
+from worldgen.seeding import derived_seed
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from worldgen.world_model import WorldModel
+
+__all__ = ["FitResult", "fit_world_model"]
+
+_LOG_EVERY = 20
+_REFIT_BELOW = 0.995
+_CHECKED_FRAMES = 4096
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit did and how well it ended."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Losses at the end, reconstruction, counts; names as in TensorBoard."""
+
+
+def fit_world_model(
+    model: WorldModel,
+    episodes: Sequence[Episode],
+    *,
+    tokenizer_steps: int,
+    dynamics_steps: int,
+    log_dir: str | Path | None,
+    progress: bool,
+    on_log: Callable[[int, Mapping[str, float]], None] | None,
+) -> FitResult:
+    """Train `model` in place; see `WorldModel.fit`."""
+    _check_episodes(model, episodes)
+    log = _Log(log_dir, on_log)
+    seed = derived_seed(model.seed, "fit", model.num_fits)
+    metrics = _fit_tokenizer(model, episodes, tokenizer_steps, seed, progress, log)
+    model.dynamics.set_code_vectors(model.tokenizer.codebook_vectors())
+    dataset = model.dataset(episodes)
+    generator = torch.Generator(model.device).manual_seed(seed)
+    with Progress(
+        "dynamics", dynamics_steps, enabled=progress, unit="gradient steps"
+    ) as bar:
+
+        def on_gradient_step(losses: dict[str, float]) -> None:
+            bar.update(1, **losses)
+            log.write({f"dynamics/{name}": value for name, value in losses.items()})
+
+        losses = train_dynamics(
+            model.dynamics,
+            dataset,
+            model.config.training,
+            dynamics_steps,
+            generator,
+            on_gradient_step,
+        )
+    model.num_fits += 1
+    log.close()
+    metrics |= {f"dynamics/{name}": value for name, value in losses.items()}
+    return FitResult({**metrics, "data/frames": float(dataset.num_frames)})
+
+
+def _fit_tokenizer(
+    model: WorldModel,
+    episodes: Sequence[Episode],
+    gradient_steps: int,
+    seed: int,
+    progress: bool,
+    log: _Log,
+) -> dict[str, float]:
+    """Train the tokenizer if it is new or loses something of the newest frames."""
+    if not model.tokenizer.is_fitted or _kept_share(model, episodes) < _REFIT_BELOW:
+        with Progress("tokenizer", gradient_steps, enabled=progress, unit="gradient steps") as bar:
+
+            def on_gradient_step(loss: float) -> None:
+                bar.update(1, reconstruction_loss=loss)
+                log.write({"tokenizer/reconstruction_loss": loss})
+
+            model.tokenizer.fit(
+                episodes,
+                gradient_steps=gradient_steps,
+                seed=seed,
+                on_gradient_step=on_gradient_step,
+            )
+    return {"tokenizer/kept_frames": _kept_share(model, episodes)}
+
+
+def _kept_share(model: WorldModel, episodes: Sequence[Episode]) -> float:
+    """Share of the newest frames that come back (nearly) as they were, in every leaf."""
+    frames = _newest_frames(model, episodes)
+    decoded = model.tokenizer.decode_flat(model.tokenizer.encode_flat(frames))
+    count = len(next(iter(frames.values())))
+    kept = np.ones(count, dtype=bool)
+    for path, real in frames.items():
+        difference = np.abs(real.reshape(count, -1).astype(np.float64) - decoded[path].reshape(count, -1))
+        if np.issubdtype(real.dtype, np.floating):
+            spread = real.reshape(count, -1).std(0)
+            kept &= (difference <= 0.2 * spread + 1e-6).all(1)
+        elif real.dtype == np.uint8 and real.max() > 15:
+            kept &= difference.mean(1) <= 4
+        else:
+            kept &= (difference == 0).all(1)
+    return float(kept.mean())
+
+
+def _newest_frames(model: WorldModel, episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
+    chosen: list[Episode] = []
+    frames = 0
+    for index in range(len(episodes) - 1, -1, -1):
+        chosen.append(episodes[index])
+        frames += len(episodes[index]) + 1
+        if frames >= _CHECKED_FRAMES:
+            break
+    paths = space_tools.leaves(model.observation_space)
+    return {
+        path: np.concatenate([e.observations[path] for e in chosen])[:_CHECKED_FRAMES]
+        for path in paths
+    }
+
+
+def _check_episodes(model: WorldModel, episodes: Sequence[Episode]) -> None:
+    if not len(episodes):
+        raise DatasetError("`episodes` must hold at least one episode, got none")
+    own = space_tools.leaves(model.observation_space)
+    observations = episodes[0].observations
+    for path, leaf in own.items():
+        shape = observations[path].shape[1:] if path in observations else None
+        if shape != (leaf.shape or ()):
+            raise DatasetError(
+                f"`episodes` must hold {path!r} of shape {leaf.shape} as the model's observation "
+                f"space says, got {'nothing' if shape is None else shape}"
+            )
+    shape = model.action_space.shape or ()
+    if episodes[0].actions.shape[1:] != shape:
+        raise DatasetError(
+            f"`episodes` must hold actions of shape {shape}, got {episodes[0].actions.shape[1:]}"
+        )
+
+
+class _Log:
+    """TensorBoard scalars and the caller's callback, every few gradient steps."""
+
+    def __init__(
+        self,
+        log_dir: str | Path | None,
+        on_log: Callable[[int, Mapping[str, float]], None] | None,
+    ) -> None:
+        self._writer: SummaryWriter | None = None
+        if log_dir is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(log_dir))
+        self._on_log, self._count = on_log, 0
+
+    def write(self, values: Mapping[str, float]) -> None:
+        self._count += 1
+        if self._count % _LOG_EVERY:
+            return
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, self._count)
+        if self._on_log is not None:
+            self._on_log(self._count, values)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()

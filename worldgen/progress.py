@@ -1,0 +1,161 @@
+"""Progress of long work on stderr: a bar in a terminal, a line every few seconds elsewhere.
+
+Classes:
+    Progress: counts what was done; shows the quantity that matters and the time left.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Never, Protocol, Self, TextIO
+
+from tqdm import tqdm
+
+__all__ = ["Progress"]
+
+_BAR_INTERVAL = 0.5
+"""Least seconds between two refreshes of the bar."""
+_LINE_INTERVAL = 4.0
+"""Least seconds between two plain lines; under 5, so that a slow update keeps to 5 too."""
+
+
+class Progress:
+    """Show how far a piece of work is; a context manager.
+
+    In a terminal this is a bar; where stderr is a file or a pipe it is one plain line every
+    few seconds and one at the end.
+
+    Args:
+        description: What is being done, in one or two words.
+        total: How many units there are to do.
+        enabled: False shows nothing.
+        unit: What is counted, in the plural: "env steps", "gradient steps".
+
+    >>> with Progress("collect", total=8, enabled=False) as progress:
+    ...     progress.update(8, mean_return=0.5)
+    """
+
+    def __init__(
+        self, description: str, total: int, *, enabled: bool = True, unit: str = "env steps"
+    ) -> None:
+        self._display: _Display | None = None
+        stream: TextIO | None = sys.stderr
+        if enabled and stream is not None:
+            kind = _Bar if stream.isatty() else _Lines
+            self._display = kind(description, total, unit, stream)
+
+    def update(self, n: int = 1, **quantities: float) -> None:
+        """Count `n` more units as done.
+
+        Args:
+            n: Units done since the last call.
+            **quantities: The latest values of what matters; those given before stay shown.
+        """
+        if self._display is not None:
+            self._display.update(n, quantities)
+
+    def close(self) -> None:
+        """Show the last state and leave the line; further calls do nothing."""
+        if self._display is not None:
+            self._display.close()
+            self._display = None
+
+    def __enter__(self) -> Self:
+        """Give this object."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close, whether or not the work went well."""
+        self.close()
+
+
+class _Display(Protocol):
+    def update(self, n: int, quantities: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _Bar:
+    """A tqdm bar."""
+
+    def __init__(self, description: str, total: int, unit: str, stream: TextIO) -> None:
+        self._quantities: dict[str, float] = {}
+        self._bar: tqdm[Never] = tqdm(
+            desc=description,
+            total=total,
+            unit=f" {unit}",
+            file=stream,
+            mininterval=_BAR_INTERVAL,
+            miniters=1,  # tqdm's own guess leaves the bar behind when the work slows down
+            dynamic_ncols=True,
+        )
+
+    def update(self, n: int, quantities: Mapping[str, float]) -> None:
+        if quantities:
+            self._quantities.update(quantities)
+            self._bar.set_postfix_str(_format(self._quantities), refresh=False)
+        self._bar.update(n)
+
+    def close(self) -> None:
+        self._bar.refresh()
+        self._bar.close()
+
+
+class _Lines:
+    """Plain lines for logs and pipes."""
+
+    def __init__(self, description: str, total: int, unit: str, stream: TextIO) -> None:
+        self._description, self._total, self._unit = description, total, unit
+        self._stream = stream
+        self._quantities: dict[str, float] = {}
+        self._count = 0
+        self._start = self._last_line = time.monotonic()
+
+    def update(self, n: int, quantities: Mapping[str, float]) -> None:
+        self._count += n
+        self._quantities.update(quantities)
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_INTERVAL:
+            self._last_line = now
+            self._write(f"{self._time_left(now - self._start)} left")
+
+    def close(self) -> None:
+        self._write(f"{_duration(time.monotonic() - self._start)} in all")
+
+    def _time_left(self, elapsed: float) -> str:
+        if self._count == 0:
+            return "unknown time"
+        return _duration(elapsed * max(0, self._total - self._count) / self._count)
+
+    def _write(self, ending: str) -> None:
+        share = f" ({self._count / self._total:.0%})" if self._total > 0 else ""
+        parts = [f"{self._count:,} of {self._total:,} {self._unit}{share}"]
+        parts += [_format(self._quantities)] if self._quantities else []
+        self._stream.write(f"{self._description}: {', '.join([*parts, ending])}\n")
+        self._stream.flush()
+
+
+def _format(quantities: Mapping[str, float]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in quantities.items())
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration in at most two units.
+
+    >>> _duration(7.6), _duration(125), _duration(7260)
+    ('8 s', '2 min 5 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

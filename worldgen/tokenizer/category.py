@@ -1,0 +1,55 @@
+"""Discrete, MultiDiscrete and MultiBinary leaves: their values are tokens already.
+
+Classes:
+    CategoryCodec.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+__all__ = ["CategoryCodec"]
+
+
+class CategoryCodec(nn.Module):
+    """One token for each value, exact, with fixed random vectors as embeddings.
+
+    Args:
+        space: The leaf.
+        dim: E, entries of an embedding.
+    """
+
+    start: Tensor
+    vectors: Tensor
+
+    def __init__(
+        self, space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, dim: int
+    ) -> None:
+        super().__init__()
+        self._shape = space.shape or ()
+        if isinstance(space, spaces.Discrete):
+            sizes, start = np.array([space.n]), np.array([space.start])
+        elif isinstance(space, spaces.MultiDiscrete):
+            sizes, start = space.nvec.ravel(), space.start.ravel()
+        else:
+            sizes = np.full(int(np.prod(self._shape)), 2)
+            start = np.zeros_like(sizes)
+        self.sizes = tuple(int(size) for size in sizes)
+        self.num_tokens = len(self.sizes)
+        self.register_buffer("start", torch.from_numpy(start.astype(np.int64)), persistent=False)
+        self.register_buffer("vectors", torch.randn(self.num_tokens, max(self.sizes), dim))
+
+    def encode(self, observations: Tensor) -> Tensor:
+        """Values (B, ...) to codes (B, K) int64."""
+        return observations.reshape(len(observations), self.num_tokens).long() - self.start
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, K) to values (B, ...)."""
+        return (codes + self.start).reshape(len(codes), *self._shape)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Look the fixed vectors up: (B, K) -> (B, K, E)."""
+        return self.vectors[torch.arange(self.num_tokens, device=codes.device), codes]

@@ -1,0 +1,30 @@
+"""A linear layer for each of G groups at once.
+
+Classes:
+    GroupedLinear.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["GroupedLinear"]
+
+
+class GroupedLinear(nn.Module):
+    """Map (N, G, in) to (N, G, out) with weights of its own for each group."""
+
+    def __init__(self, groups: int, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(num_inputs)
+        self.weight = nn.Parameter(
+            torch.empty(groups, num_inputs, num_outputs).uniform_(-bound, bound)
+        )
+        self.bias = nn.Parameter(torch.zeros(groups, 1, num_outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Apply each group's layer."""
+        return torch.baddbmm(self.bias, inputs.transpose(0, 1), self.weight).transpose(0, 1)

@@ -1,0 +1,391 @@
+"""The tokenizer: any supported observation to K tokens, and back.
+
+Classes:
+    TokenizerConfig, Tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from worldgen import spaces as space_tools
+from worldgen.checkpoint import load_folder, save_folder
+from worldgen.config import Config, require
+from worldgen.data.episode import Episode
+from worldgen.device import resolve_device
+from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
+from worldgen.seeding import seeded_initialization
+from worldgen.tokenizer.autoencoder_training import distinct_patches, train_autoencoder
+from worldgen.tokenizer.category import CategoryCodec
+from worldgen.tokenizer.image import Image
+from worldgen.tokenizer.modality import Modality, ModalityName, modality_name
+from worldgen.tokenizer.patch_autoencoder import PatchAutoencoder
+from worldgen.tokenizer.symbolic_grid import SymbolicGrid
+from worldgen.tokenizer.vector import Vector
+from worldgen.tokenizer.vector_quantizer import VectorQuantizerConfig
+
+__all__ = ["Tokenizer", "TokenizerConfig"]
+
+_CHUNK = 1024
+_LARGEST_SYMBOL = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig(Config):
+    """Sizes of the tokenizer."""
+
+    quantizer: VectorQuantizerConfig = VectorQuantizerConfig()
+    """Codebook size V, code dimension E, rates."""
+    hidden: int = 256
+    """Width of the hidden layer of encoders and decoders."""
+    patch_size: int = 2
+    """Cells on the side of a symbolic grid's patch."""
+    max_image_tokens: int = 16
+    """Most tokens that a picture is cut into."""
+    max_vector_tokens: int = 8
+    """Most tokens that a vector is cut into."""
+    modalities: Mapping[str, ModalityName] = field(default_factory=dict)
+    """Path -> "symbolic", "image" or "vector", for leaves that are not recognised."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("hidden", "patch_size", "max_image_tokens", "max_vector_tokens"):
+            require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+
+
+class Tokenizer(nn.Module):
+    """Turns observations into (B, K) tokens and back.
+
+    Each leaf of the space has its own VQ-VAE and its own share of the K tokens, in the order
+    of `worldgen.spaces.leaves`. Build it with `for_space`.
+
+    Attributes:
+        num_tokens: K.
+        token_nvec: (K,) int64 array, number of codes at each position.
+        codebook_of_token: (K,) int64 array; positions with equal entries share a codebook.
+        embedding_size: E.
+    """
+
+    fitted: Tensor
+
+    def __init__(self, space: spaces.Space[Any], config: TokenizerConfig) -> None:
+        super().__init__()
+        self.space, self.config = space, config
+        self._leaves = space_tools.leaves(space)
+        unknown = sorted(set(config.modalities) - set(self._leaves))
+        if unknown:
+            raise ConfigError(
+                f"`modalities` names {unknown}, but the space's leaves are {list(self._leaves)}"
+            )
+        self.codecs = nn.ModuleDict()
+        for path, leaf in self._leaves.items():
+            self.codecs[_module_name(path)] = _build_codec(path, leaf, config)
+        self.embedding_size = config.quantizer.dim
+        self._lay_out()
+        self.register_buffer("fitted", torch.tensor(False))
+        self.requires_grad_(False)
+
+    @classmethod
+    def for_space(
+        cls,
+        space: spaces.Space[Any],
+        config: TokenizerConfig | None = None,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+    ) -> Self:
+        """Build an untrained tokenizer.
+
+        Raises:
+            SpaceError: If a leaf is not supported, or could be symbols or a picture.
+        """
+        with seeded_initialization(seed):
+            return cls(space, config or TokenizerConfig()).to(resolve_device(device))
+
+    def _lay_out(self) -> None:
+        sizes: list[int] = []
+        codebooks: list[int] = []
+        self._slices: dict[str, slice] = {}
+        for path in self._leaves:
+            codec = self._codec(path)
+            first, codebook = len(sizes), max(codebooks, default=-1) + 1
+            if isinstance(codec, CategoryCodec):
+                sizes += codec.sizes
+                codebooks += range(codebook, codebook + codec.num_tokens)
+            else:
+                tokens = codec.modality.num_tokens
+                sizes += [self.config.quantizer.num_codes] * tokens
+                shared = codec.modality.shared_codebook
+                codebooks += [codebook if shared else codebook + k for k in range(tokens)]
+            self._slices[path] = slice(first, len(sizes))
+        self.num_tokens = len(sizes)
+        self.token_nvec = np.array(sizes, dtype=np.int64)
+        self.codebook_of_token = np.array(codebooks, dtype=np.int64)
+
+    def _codec(self, path: str) -> PatchAutoencoder | CategoryCodec:
+        return cast(PatchAutoencoder | CategoryCodec, self.codecs[_module_name(path)])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.fitted.device
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `fit` has run."""
+        return bool(self.fitted)
+
+    def fit(
+        self,
+        observations: Any,
+        *,
+        gradient_steps: int = 1000,
+        seed: int = 0,
+        on_gradient_step: Callable[[float], None] = lambda _: None,
+    ) -> dict[str, float]:
+        """Train on observations; called again, it goes on from where it stands.
+
+        Statistics and the starting codebooks are taken from the first call's data.
+
+        Args:
+            observations: A sequence of `Episode`s, or a nested batch in the space.
+            gradient_steps: Upper limit for each leaf.
+            seed: Of batches and starting codes.
+            on_gradient_step: Called with the reconstruction loss after each gradient step.
+
+        Returns:
+            Path -> mean error of its patches, in the modality's unit (wrong values a patch,
+            grey levels, standard deviations).
+        """
+        chunks = self._observation_chunks(observations)
+        if not chunks:
+            raise DatasetError("`observations` must hold at least one frame, got none")
+        generator = torch.Generator().manual_seed(seed)
+        errors = {}
+        for path in self._leaves:
+            codec = self._codec(path)
+            if isinstance(codec, PatchAutoencoder):
+                codec.requires_grad_(True)
+                errors[path] = self._fit_leaf(
+                    path, codec, chunks, gradient_steps, generator, on_gradient_step
+                )
+                codec.requires_grad_(False)
+        self.fitted.fill_(True)
+        return errors
+
+    def _fit_leaf(
+        self,
+        path: str,
+        codec: PatchAutoencoder,
+        chunks: list[dict[str, np.ndarray]],
+        gradient_steps: int,
+        generator: torch.Generator,
+        on_gradient_step: Callable[[float], None],
+    ) -> float:
+        _check_pixels(path, codec.modality, chunks)
+        grouped = (
+            codec.grouped(codec.modality.patchify(self._tensor(chunk[path]))) for chunk in chunks
+        )
+        patches, counts = distinct_patches(grouped, generator, merge=not codec.modality.linear_skip)
+        if not self.is_fitted:
+            codec.standardise(patches)
+        return train_autoencoder(
+            codec,
+            patches,
+            counts,
+            gradient_steps,
+            generator,
+            start_codebooks=not self.is_fitted,
+            on_gradient_step=on_gradient_step,
+        )
+
+    def encode(self, observations: Any) -> Tensor:
+        """Encode a nested batch of observations to tokens (B, K) int64.
+
+        Raises:
+            ShapeError: If an array does not have the space's shape behind the batch.
+        """
+        return self.encode_flat(space_tools.flatten(self.space, observations))
+
+    def encode_flat(self, observations: Mapping[str, np.ndarray]) -> Tensor:
+        """Encode a flat batch, path -> (B, ...), to tokens (B, K) int64."""
+        self._check(observations)
+        batch = len(next(iter(observations.values())))
+        tokens = torch.empty(batch, self.num_tokens, dtype=torch.int64, device=self.device)
+        for path, place in self._slices.items():
+            codec = self._codec(path)
+            for first in range(0, batch, _CHUNK):
+                part = self._tensor(observations[path][first : first + _CHUNK])
+                tokens[first : first + _CHUNK, place] = codec.encode(part)
+        return tokens
+
+    def decode(self, tokens: Tensor) -> Any:
+        """Decode tokens (B, K) to a nested batch of observations in the space's dtypes."""
+        return space_tools.unflatten(self.space, self.decode_flat(tokens))
+
+    def decode_flat(self, tokens: Tensor) -> dict[str, np.ndarray]:
+        """Decode tokens (B, K) to a flat batch, path -> (B, ...)."""
+        self._check_fitted()
+        tokens = tokens.to(self.device)
+        return {
+            path: _as_leaf(self._codec(path).decode(tokens[:, place]), self._leaves[path])
+            for path, place in self._slices.items()
+        }
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Look up the code vectors of tokens: (B, K) -> (B, K, E) float32."""
+        parts = [
+            self._codec(path).embed(tokens[:, place]) for path, place in self._slices.items()
+        ]
+        return torch.cat(parts, dim=1)
+
+    def codebook_vectors(self) -> list[Tensor]:
+        """Give the (V, E) vectors of each codebook, in the order of `codebook_of_token`."""
+        vectors: list[Tensor] = []
+        for path in self._leaves:
+            codec = self._codec(path)
+            if isinstance(codec, CategoryCodec):
+                vectors += [codec.vectors[k, :size] for k, size in enumerate(codec.sizes)]
+            else:
+                vectors += list(codec.quantizer.codebook)
+        return vectors
+
+    def refresh(self) -> None:
+        """Rebuild what is derived from the weights; to be called after loading them."""
+        for codec in self.codecs.values():
+            if isinstance(codec, PatchAutoencoder):
+                codec.build_table()
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the tokenizer to a folder.
+
+        Raises:
+            CheckpointError: If the folder exists and `overwrite` is not set.
+        """
+        description = {
+            "config": self.config.to_dict(),
+            "observation_space": space_tools.space_to_json(self.space),
+        }
+        save_folder(
+            path, "tokenizer", description, {"tokenizer": self.state_dict()}, overwrite=overwrite
+        )
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device = "auto") -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: If the folder is missing, damaged or holds something else.
+        """
+        folder = load_folder(path, "tokenizer", ("tokenizer",))
+        space = space_tools.space_from_json(folder.description["observation_space"])
+        config = TokenizerConfig.from_dict(folder.description["config"])
+        tokenizer = cls.for_space(space, config, device=device)
+        folder.restore("tokenizer", tokenizer)
+        tokenizer.refresh()
+        return tokenizer
+
+    def _observation_chunks(self, observations: Any) -> list[dict[str, np.ndarray]]:
+        is_episodes = isinstance(observations, Sequence) and all(
+            isinstance(item, Episode) for item in observations
+        )
+        if is_episodes:
+            flat = [episode.observations for episode in observations]
+        else:
+            flat = [space_tools.flatten(self.space, observations)]
+        for part in flat:
+            self._check(part, fitted=False)
+        return list(_chunks(flat, list(self._leaves)))
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        if array.dtype == np.uint16 or array.dtype == np.uint32:
+            array = array.astype(np.int64)
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def _check(self, observations: Mapping[str, np.ndarray], *, fitted: bool = True) -> None:
+        if fitted:
+            self._check_fitted()
+        for path, leaf in self._leaves.items():
+            shape = leaf.shape or ()
+            actual = np.shape(observations.get(path))
+            if path not in observations or actual[1:] != shape or not actual:
+                raise ShapeError(
+                    f"`observations` must hold {path!r} as a batch of shape (B, "
+                    f"{', '.join(map(str, shape))}), got {actual or 'nothing'}"
+                )
+
+    def _check_fitted(self) -> None:
+        if not self.is_fitted:
+            raise DatasetError("the tokenizer has not been trained: call `fit` first")
+
+
+def _build_codec(
+    path: str, leaf: spaces.Space[Any], config: TokenizerConfig
+) -> PatchAutoencoder | CategoryCodec:
+    name = modality_name(path, leaf, config.modalities.get(path))
+    if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        return CategoryCodec(leaf, config.quantizer.dim)
+    assert isinstance(leaf, spaces.Box)
+    modality: Modality
+    if name == "symbolic":
+        modality = SymbolicGrid(leaf, config.patch_size)
+    elif name == "image":
+        modality = Image(leaf, config.max_image_tokens)
+    else:
+        modality = Vector(leaf, config.max_vector_tokens)
+    return PatchAutoencoder(modality, config.hidden, config.quantizer)
+
+
+def _module_name(path: str) -> str:
+    """Make a path a valid module name; "/" and "." cannot be in one."""
+    return "leaf_" + path.replace("_", "__").replace("/", "_s").replace(".", "_d")
+
+
+def _chunks(
+    parts: list[dict[str, np.ndarray]], paths: list[str]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Lay short episodes together and cut long ones, to chunks of about 1,024 frames."""
+    waiting: list[dict[str, np.ndarray]] = []
+    frames = 0
+    for part in parts:
+        length = len(part[paths[0]])
+        for first in range(0, length, _CHUNK):
+            piece = {path: part[path][first : first + _CHUNK] for path in paths}
+            waiting.append(piece)
+            frames += len(piece[paths[0]])
+            if frames >= _CHUNK:
+                yield {path: np.concatenate([p[path] for p in waiting]) for path in paths}
+                waiting, frames = [], 0
+    if waiting:
+        yield {path: np.concatenate([p[path] for p in waiting]) for path in paths}
+
+
+def _check_pixels(path: str, modality: Modality, chunks: list[dict[str, np.ndarray]]) -> None:
+    """Refuse "pictures" whose values are all tiny: those are symbols."""
+    if isinstance(modality, Image):
+        largest = max(int(chunk[path].max()) for chunk in chunks)
+        if 0 < largest <= _LARGEST_SYMBOL:
+            raise SpaceError(
+                f"{path!r} is declared as pixels in 0..255, but its largest value is {largest}: "
+                f"these look like symbols; say `modalities={{{path!r}: 'symbolic'}}` or give the "
+                "space its true bounds"
+            )
+
+
+def _as_leaf(values: Tensor, leaf: spaces.Space[Any]) -> np.ndarray:
+    """Bring decoded values to the leaf's dtype and bounds."""
+    array = values.cpu().numpy()
+    if isinstance(leaf, spaces.Box):
+        if np.issubdtype(leaf.dtype, np.integer) and array.dtype.kind == "f":
+            array = np.rint(array)
+        if array.dtype.kind == "f":
+            array = np.clip(array, leaf.low, leaf.high)
+    return array.astype(leaf.dtype, copy=False)

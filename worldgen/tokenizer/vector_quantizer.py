@@ -1,0 +1,185 @@
+"""Vector quantization with codebooks learned by exponential moving averages.
+
+Classes:
+    VectorQuantizerConfig, VectorQuantizer, Quantized.
+
+Neural Discrete Representation Learning, van den Oord et al. 2017,
+https://arxiv.org/abs/1711.00937 (Eq. 3; the moving-average codebook is its appendix A.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from worldgen.config import Config, require
+from worldgen.errors import ShapeError
+
+__all__ = ["Quantized", "VectorQuantizer", "VectorQuantizerConfig"]
+
+_KMEANS_ITERATIONS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorQuantizerConfig(Config):
+    """Size of the codebooks and how they learn."""
+
+    num_codes: int = 512
+    """V, codes in each codebook."""
+    dim: int = 16
+    """Entries of a code vector."""
+    decay: float = 0.95
+    """Share of the moving average that a gradient step keeps (the paper: 0.99)."""
+    commitment: float = 0.25
+    """Weight of the loss that pulls latents to their codes (the paper's beta)."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self.num_codes >= 2, "num_codes", "be at least 2", self.num_codes)
+        require(self.dim >= 1, "dim", "be at least 1", self.dim)
+        require(0 <= self.decay < 1, "decay", "be in [0, 1)", self.decay)
+        require(self.commitment >= 0, "commitment", "be at least 0", self.commitment)
+
+
+class Quantized(NamedTuple):
+    """Result of `VectorQuantizer.forward`."""
+
+    codes: Tensor
+    """(N, G) int64 in [0, V)."""
+    vectors: Tensor
+    """(N, G, E) like the latents; the gradient goes straight through to them."""
+    commitment_loss: Tensor
+    """(N, G), already weighted by `commitment`."""
+
+
+class VectorQuantizer(nn.Module):
+    """G independent codebooks of V vectors each.
+
+    Args:
+        num_codebooks: G; latents of different codebooks are never compared.
+        config: Sizes and rates.
+    """
+
+    codebook: Tensor
+    ema_count: Tensor
+    ema_sum: Tensor
+
+    def __init__(self, num_codebooks: int, config: VectorQuantizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        shape = (num_codebooks, config.num_codes, config.dim)
+        self.register_buffer("codebook", torch.zeros(shape))
+        self.register_buffer("ema_count", torch.zeros(shape[:2]))
+        self.register_buffer("ema_sum", torch.zeros(shape))
+
+    def encode(self, latents: Tensor) -> Tensor:
+        """Give the nearest code of each latent: (N, G, E) -> (N, G) int64.
+
+        Raises:
+            ShapeError: If the last two dimensions are not (G, E).
+        """
+        expected = (self.codebook.shape[0], self.config.dim)
+        if latents.shape[-2:] != expected:
+            raise ShapeError(
+                f"`latents` must end in (codebooks, dim) = {expected}, got {tuple(latents.shape)}"
+            )
+        grouped = latents.transpose(0, 1)  # (G, N, E)
+        # |z - e|^2 without the |z|^2 that no code changes; (G, N, V)
+        half_norms = self.codebook.square().sum(-1).mul(0.5).unsqueeze(1)
+        return torch.baddbmm(half_norms, grouped, self.codebook.mT, alpha=-1).argmin(-1).T
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Look the code vectors up: (N, G) int64 -> (N, G, E)."""
+        groups = torch.arange(self.codebook.shape[0], device=codes.device)
+        return self.codebook[groups, codes]
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """Quantize with a straight-through gradient (Eq. 3 of the paper)."""
+        codes = self.encode(latents.detach())
+        vectors = self.decode(codes)
+        loss = self.config.commitment * (latents - vectors).square().mean(-1)
+        return Quantized(codes, latents + (vectors - latents).detach(), loss)
+
+    @torch.no_grad()
+    def update(self, latents: Tensor, codes: Tensor) -> None:
+        """Move each code in use towards the mean of its latents (appendix A.1)."""
+        count, total = self._assignments(latents, codes)
+        self.ema_count.lerp_(count, 1 - self.config.decay)
+        self.ema_sum.lerp_(total, 1 - self.config.decay)
+        used = self.ema_count > 1e-6
+        means = self.ema_sum / self.ema_count.clamp(min=1e-6).unsqueeze(-1)
+        self.codebook.copy_(torch.where(used.unsqueeze(-1), means, self.codebook))
+
+    @torch.no_grad()
+    def initialize(self, latents: Tensor, generator: torch.Generator) -> None:
+        """Start the codebooks by k-means++ seeding and a few Lloyd iterations.
+
+        Args:
+            latents: (N, G, E) from the untrained encoder, N of any size.
+            generator: Draws the seeds; on the CPU.
+        """
+        for group in range(self.codebook.shape[0]):
+            self.codebook[group] = _spread(latents[:, group], self.config.num_codes, generator)
+        for _ in range(_KMEANS_ITERATIONS):
+            count, total = self._assignments(latents, self.encode(latents))
+            means = total / count.clamp(min=1).unsqueeze(-1)
+            self.codebook.copy_(torch.where(count.unsqueeze(-1) > 0, means, self.codebook))
+        self.ema_count.copy_(count)
+        self.ema_sum.copy_(self.codebook * count.unsqueeze(-1))
+
+    @torch.no_grad()
+    def restart_dead(self, latents: Tensor, errors: Tensor) -> int:
+        """Move codes that no latent chose to the worst reconstructed latents.
+
+        Codes in use are left as they are.
+
+        Args:
+            latents: (N, G, E), a wide sample.
+            errors: (N, G) reconstruction error of each latent; those at 0 need no new code.
+
+        Returns:
+            How many codes were moved.
+        """
+        moved = 0
+        codes = self.encode(latents)
+        for group in range(self.codebook.shape[0]):
+            used = torch.bincount(codes[:, group], minlength=self.config.num_codes) > 0
+            dead = (~used).nonzero().flatten()
+            worst = errors[:, group].argsort(descending=True, stable=True)[: len(dead)]
+            worst = worst[errors[worst, group] > 0]
+            dead = dead[: len(worst)]
+            self.codebook[group, dead] = latents[worst, group]
+            self.ema_count[group, dead] = 1.0
+            self.ema_sum[group, dead] = latents[worst, group]
+            moved += len(dead)
+        return moved
+
+    def _assignments(self, latents: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Count the latents of each code (G, V) and sum them (G, V, E)."""
+        groups, num_codes, dim = self.codebook.shape
+        offset = torch.arange(groups, device=codes.device) * num_codes
+        flat = (codes + offset).flatten()
+        count = torch.bincount(flat, minlength=groups * num_codes).to(latents.dtype)
+        total = torch.zeros(groups * num_codes, dim, device=latents.device, dtype=latents.dtype)
+        total.index_add_(0, flat, latents.reshape(-1, dim))
+        return count.view(groups, num_codes), total.view(groups, num_codes, dim)
+
+
+def _spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Choose `count` of the points far from each other (k-means++, Arthur 2007).
+
+    Where there are fewer distinct points, the rest are copies, which nothing chooses.
+    """
+    chosen = torch.empty(count, points.shape[1], device=points.device, dtype=points.dtype)
+    distance = torch.full((len(points),), float("inf"), device=points.device)
+    index = int(torch.randint(len(points), (), generator=generator))
+    for position in range(count):
+        chosen[position] = points[index]
+        distance = torch.minimum(distance, (points - points[index]).square().sum(-1))
+        mass = distance.double().cumsum(0).cpu()
+        draw = torch.rand((), generator=generator, dtype=torch.float64) * mass[-1]
+        index = min(int(torch.searchsorted(mass, draw, right=True)), len(points) - 1)
+    return chosen

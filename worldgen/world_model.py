@@ -1,0 +1,447 @@
+"""The world model: tokenizer and dynamics of one environment, behind one object.
+
+Classes:
+    WorldModelConfig, WorldModel, FitResult, Rollout.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from worldgen import spaces as space_tools
+from worldgen.actions import ActionCodec
+from worldgen.checkpoint import load_folder, save_folder
+from worldgen.config import Config
+from worldgen.data.environment import EnvironmentSpec, EnvLike, environment_spec, make_env
+from worldgen.data.episode import Episode
+from worldgen.data.token_dataset import Context, TokenDataset
+from worldgen.device import resolve_device
+from worldgen.diffusion.masked_diffusion import SamplerConfig
+from worldgen.dynamics import Dynamics, DynamicsConfig
+from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
+from worldgen.fitting import FitResult, fit_world_model
+from worldgen.imagination import Imagination
+from worldgen.seeding import derived_seed, seeded_initialization
+from worldgen.tokenizer import Tokenizer, TokenizerConfig
+
+__all__ = ["Policy", "Rollout", "WorldModel", "WorldModelConfig"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelConfig(Config):
+    """All settings of a world model."""
+
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """Observations to tokens."""
+    tokenizer_gradient_steps: int = 1000
+    """Most gradient steps a leaf; it stops early once every patch comes back exactly."""
+    dynamics: DynamicsConfig = DynamicsConfig()
+    """Size of the transformer and length of its context."""
+    training: DynamicsTrainingConfig = DynamicsTrainingConfig()
+    """How the dynamics learn."""
+    sampler: SamplerConfig = SamplerConfig()
+    """How dreams are sampled; may be overridden wherever a dream begins."""
+
+    @property
+    def context(self) -> int:
+        """C, frames of the past that a prediction sees."""
+        return self.dynamics.context
+
+
+class Policy(Protocol):
+    """What chooses actions: an SB3 model, or anything with its `predict`."""
+
+    def predict(self, observation: Any, deterministic: bool = False) -> tuple[Any, Any]:
+        """Choose an action for each row of a nested batch of observations."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B imagined trajectories of H environment steps."""
+
+    tokens: Tensor
+    """(B, H, K) int64; row t is the frame that action t led to."""
+    observations: Any
+    """The same frames as a nested numpy batch (B, H, ...) in the observation space."""
+    actions: np.ndarray
+    """(B, H, ...) in the action space."""
+    rewards: np.ndarray
+    """(B, H) float32, expected rewards."""
+    termination_probability: np.ndarray
+    """(B, H) float32."""
+    terminated: np.ndarray
+    """(B, H) bool."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(B,) environment steps up to and including the first predicted termination."""
+        horizon = self.terminated.shape[1]
+        first = self.terminated.argmax(1) + 1
+        return np.where(self.terminated.any(1), first, horizon)
+
+
+class WorldModel:
+    """A learned copy of an environment.
+
+    Build it with `for_env`, train it with `fit`, dream with `imagine`, or hand it to
+    `worldgen.envs.ImaginedVecEnv`.
+
+    Attributes:
+        observation_space: Of the environment as worldgen sees it.
+        action_space: Of the environment.
+        environment: How to make the environment again, where that is known.
+        config: All settings.
+        tokenizer: Observations to tokens.
+        dynamics: Tokens and actions to next tokens.
+        device: Where the weights are.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        config: WorldModelConfig,
+        *,
+        environment: EnvironmentSpec | None,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+        self.environment, self.config, self.device = environment, config, device
+        self.seed, self.num_fits = seed, 0
+        self.action_codec = ActionCodec(action_space)
+        self.tokenizer = Tokenizer.for_space(
+            observation_space,
+            config.tokenizer,
+            seed=derived_seed(seed, "tokenizer"),
+            device=device,
+        )
+        with seeded_initialization(derived_seed(seed, "dynamics")):
+            dynamics = Dynamics(
+                config.dynamics,
+                self.tokenizer.token_nvec,
+                self.tokenizer.codebook_of_token,
+                self.tokenizer.embedding_size,
+                self.action_codec,
+            )
+        self.dynamics = dynamics.to(device).eval()
+
+    @classmethod
+    def for_env(
+        cls,
+        env: EnvLike,
+        *,
+        config: WorldModelConfig | None = None,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+    ) -> Self:
+        """Build an untrained model for an environment.
+
+        Args:
+            env: A Gymnasium id, an environment, a function that makes one, or an
+                `EnvironmentSpec`.
+            config: Settings.
+            seed: Of the weights and of training.
+            device: "auto" is CUDA when there is one, else the CPU.
+
+        Raises:
+            EnvironmentIdError: If the id is unknown.
+            SpaceError: If an observation or action space is not supported.
+        """
+        made = make_env(env)
+        observation_space, action_space = made.observation_space, made.action_space
+        if not isinstance(env, made.__class__) and isinstance(env, str | EnvironmentSpec):
+            made.close()
+        return cls.for_spaces(
+            observation_space,
+            action_space,
+            environment=environment_spec(env),
+            config=config,
+            seed=seed,
+            device=device,
+        )
+
+    @classmethod
+    def for_spaces(
+        cls,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        *,
+        environment: EnvironmentSpec | None = None,
+        config: WorldModelConfig | None = None,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+    ) -> Self:
+        """Build an untrained model for a pair of spaces."""
+        return cls(
+            observation_space,
+            action_space,
+            config or WorldModelConfig(),
+            environment=environment,
+            seed=seed,
+            device=resolve_device(device),
+        )
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether `fit` has run."""
+        return self.tokenizer.is_fitted and self.num_fits > 0
+
+    def fit(
+        self,
+        episodes: Sequence[Episode],
+        *,
+        tokenizer_steps: int | None = None,
+        dynamics_steps: int | None = None,
+        log_dir: str | Path | None = None,
+        progress: bool = True,
+        on_log: Callable[[int, Mapping[str, float]], None] | None = None,
+    ) -> FitResult:
+        """Train the tokenizer, then the dynamics; called again, it goes on from there.
+
+        The tokenizer is trained on the first call, and again only where new episodes show
+        things that it loses, so that tokens keep their meaning.
+
+        Args:
+            episodes: All episodes to learn from, those of earlier calls included.
+            tokenizer_steps: Gradient steps of the tokenizer; None takes the config's.
+            dynamics_steps: Gradient steps of the dynamics; None takes the config's.
+            log_dir: TensorBoard folder, or None.
+            progress: Whether to show progress bars.
+            on_log: Called with the gradient step and the losses, now and then.
+
+        Raises:
+            DatasetError: If there are no episodes, or they do not fit the model's spaces.
+            TrainingError: If a loss is not finite.
+        """
+        return fit_world_model(
+            self,
+            episodes,
+            tokenizer_steps=self.config.tokenizer_gradient_steps
+            if tokenizer_steps is None
+            else tokenizer_steps,
+            dynamics_steps=self.config.training.gradient_steps
+            if dynamics_steps is None
+            else dynamics_steps,
+            log_dir=log_dir,
+            progress=progress,
+            on_log=on_log,
+        )
+
+    def encode(self, observations: Any) -> Tensor:
+        """Encode a nested batch of observations to tokens (B, K) int64."""
+        return self.tokenizer.encode(observations)
+
+    def decode(self, tokens: Tensor) -> Any:
+        """Decode tokens (B, K) to a nested numpy batch in the observation space."""
+        return self.tokenizer.decode(tokens)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Look up the code vectors of tokens: (B, K) -> (B, K, E) float32."""
+        return self.tokenizer.embed(tokens)
+
+    def encode_actions(self, actions: Any) -> Tensor:
+        """Encode actions (..., *action shape) as `Imagination.step` takes them: (..., A)."""
+        return self.action_codec.encode(actions, self.device)
+
+    def dataset(self, episodes: Sequence[Episode]) -> TokenDataset:
+        """Tokenize episodes, once, onto the device."""
+        if not len(episodes):
+            raise DatasetError("`episodes` must hold at least one episode, got none")
+        paths = list(space_tools.leaves(self.observation_space))
+        frames = {
+            path: np.concatenate([episode.observations[path] for episode in episodes])
+            for path in paths
+        }
+        tokens = self.tokenizer.encode_flat(frames)
+        return TokenDataset(tokens, episodes, self.action_codec, self.config.context)
+
+    def imagination(
+        self, num_rows: int, *, sampler: SamplerConfig | None = None, seed: int = 0
+    ) -> Imagination:
+        """Make an engine for `num_rows` worlds at once.
+
+        Raises:
+            DatasetError: If the model has not been trained.
+        """
+        if not self.is_fitted:
+            raise DatasetError("the world model has not been trained: call `fit` first")
+        if num_rows < 1:
+            raise ConfigError(f"`num_rows` must be at least 1, got {num_rows}")
+        generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "imagination"))
+        return Imagination(self.dynamics, num_rows, sampler or self.config.sampler, generator)
+
+    def imagine(
+        self,
+        context: Context | Any,
+        actions: Any = None,
+        *,
+        policy: Policy | Callable[[Any], Any] | None = None,
+        horizon: int | None = None,
+        sampler: SamplerConfig | None = None,
+        seed: int = 0,
+    ) -> Rollout:
+        """Dream B trajectories, from given actions or by a policy.
+
+        Args:
+            context: A `Context`, or a nested batch (B, ...) of first observations.
+            actions: (B, H, *action shape), or None with a policy.
+            policy: An SB3 model or a function from a nested batch of observations to actions.
+            horizon: H, with a policy.
+            sampler: How frames are sampled; None takes the config's.
+            seed: Of the dream.
+
+        Raises:
+            ConfigError: If not exactly one of `actions` and `policy` is given, or `horizon`
+                is under 1.
+        """
+        choose, horizon = _action_source(actions, policy, horizon)
+        if not isinstance(context, Context):
+            context = self._first_frames(context)
+        engine = self.imagination(len(context), sampler=sampler, seed=seed)
+        engine.reset(context)
+        taken, results = [], []
+        for time in range(horizon):
+            action = np.asarray(choose(time, self.decode, engine.tokens))
+            if len(action) != len(context):
+                raise ShapeError(
+                    f"there must be an action for each of {len(context)} worlds, got {len(action)}"
+                )
+            results.append(engine.step(self.encode_actions(action)))
+            taken.append(action)
+        tokens = torch.stack([result.tokens for result in results], 1)
+        flat = self.tokenizer.decode_flat(tokens.flatten(0, 1))
+        shaped = {
+            path: value.reshape(*tokens.shape[:2], *value.shape[1:]) for path, value in flat.items()
+        }
+        return Rollout(
+            tokens,
+            space_tools.unflatten(self.observation_space, shaped),
+            np.stack(taken, 1),
+            torch.stack([r.reward for r in results], 1).cpu().numpy(),
+            torch.stack([r.termination_probability for r in results], 1).cpu().numpy(),
+            torch.stack([r.terminated for r in results], 1).cpu().numpy(),
+        )
+
+    def _first_frames(self, observations: Any) -> Context:
+        tokens = self.encode(observations).unsqueeze(1)
+        batch = len(tokens)
+        return Context(
+            tokens,
+            self.action_codec.none(batch, 1, device=self.device),
+            torch.ones(batch, 1, dtype=torch.bool, device=self.device),
+        )
+
+    def check_compatible(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+    ) -> None:
+        """Make sure that the model was built for these spaces.
+
+        Raises:
+            SpaceError: If a space differs; the message names both.
+        """
+        for name, own, other in (
+            ("observation", self.observation_space, observation_space),
+            ("action", self.action_space, action_space),
+        ):
+            if own != other:
+                raise SpaceError(
+                    f"the model was built for the {name} space {own}, the environment has {other}: "
+                    "use the model's own environment, or train a model for this one"
+                )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All weights and statistics, by name."""
+        return {
+            **{f"tokenizer.{name}": value for name, value in self.tokenizer.state_dict().items()},
+            **{f"dynamics.{name}": value for name, value in self.dynamics.state_dict().items()},
+            "num_fits": torch.tensor(self.num_fits),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> None:
+        """Restore what `state_dict` gave."""
+        for prefix, module in (("tokenizer.", self.tokenizer), ("dynamics.", self.dynamics)):
+            part = {
+                name.removeprefix(prefix): value
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
+            module.load_state_dict(part, strict=strict)
+        self.num_fits = int(state["num_fits"])
+        self.tokenizer.refresh()
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write the model to a folder of JSON and safetensors.
+
+        Raises:
+            CheckpointError: If the folder exists and `overwrite` is not set.
+        """
+        description = {
+            "config": self.config.to_dict(),
+            "observation_space": space_tools.space_to_json(self.observation_space),
+            "action_space": space_tools.space_to_json(self.action_space),
+            "environment": self.environment.to_dict() if self.environment else None,
+            "seed": self.seed,
+            "num_fits": self.num_fits,
+        }
+        tensors = {
+            "tokenizer": self.tokenizer.state_dict(),
+            "dynamics": self.dynamics.state_dict(),
+        }
+        save_folder(path, "world_model", description, tensors, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str | torch.device = "auto") -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            CheckpointError: If the folder is missing, damaged or holds something else.
+        """
+        folder = load_folder(path, "world_model", ("tokenizer", "dynamics"))
+        description = folder.description
+        environment = description["environment"]
+        model = cls.for_spaces(
+            space_tools.space_from_json(description["observation_space"]),
+            space_tools.space_from_json(description["action_space"]),
+            environment=EnvironmentSpec.from_dict(environment) if environment else None,
+            config=WorldModelConfig.from_dict(description["config"]),
+            seed=description["seed"],
+            device=device,
+        )
+        folder.restore("tokenizer", model.tokenizer)
+        folder.restore("dynamics", model.dynamics)
+        model.num_fits = description["num_fits"]
+        model.tokenizer.refresh()
+        return model
+
+
+def _action_source(
+    actions: Any, policy: Any, horizon: int | None
+) -> tuple[Callable[[int, Callable[[Tensor], Any], Tensor], Any], int]:
+    """Make the function that gives the actions of a time, and the horizon."""
+    if (actions is None) == (policy is None):
+        raise ConfigError("`imagine` must be given either `actions` or `policy`")
+    if actions is not None:
+        fixed = np.asarray(actions)
+        if fixed.ndim < 2 or fixed.shape[1] < 1:
+            raise ShapeError(f"`actions` must have shape (B, H, ...), got {fixed.shape}")
+        if horizon not in (None, fixed.shape[1]):
+            raise ConfigError(f"`horizon` must be left out with `actions`, got {horizon}")
+        return (lambda time, decode, tokens: fixed[:, time]), fixed.shape[1]
+    if horizon is None or horizon < 1:
+        raise ConfigError(f"`horizon` must be at least 1, got {horizon}")
+    if hasattr(policy, "predict"):
+        return (lambda time, decode, tokens: policy.predict(decode(tokens))[0]), horizon
+    return (lambda time, decode, tokens: policy(decode(tokens))), horizon
