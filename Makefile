@@ -6,8 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TYPES := build/types
-# One thread a process, since the processes share the cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadgroup
+# A process a core, and one thread a process; WORKERS=0 runs the tests in one process.
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 PROSE := .ci .pre-commit-config.yaml CHANGELOG.md Makefile README.md pyproject.toml
 CODE := $(wildcard worldgen envs agents tests benchmarks)
 

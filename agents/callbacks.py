@@ -31,7 +31,9 @@ class PhaseCallback(BaseCallback):
 
         Args:
             phase: "collect", "fit" or "dream".
-            metrics: What the phase achieved, as it is logged.
+            metrics: What the phase achieved. After "collect": "real_timesteps", "episodes" and,
+                once an episode is over, "ep_rew_mean" and "ep_len_mean"; after "fit": those of
+                `FitResult`; after "dream": "dream/..." and "train/..." as they are logged.
 
         Returns:
             False to stop the training.

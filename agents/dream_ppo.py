@@ -10,32 +10,29 @@ https://arxiv.org/abs/1707.06347, as Stable-Baselines3 has it.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import io
 import pathlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 import torch
-from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.utils import safe_mean, set_random_seed
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldgen.agents.callbacks import phase_callbacks
 from worldgen.agents.dream_config import DreamConfig
 from worldgen.agents.dream_training import DreamProgress, train_in_dream
 from worldgen.agents.extractors import SymbolicExtractor
-from worldgen.agents.real_env import EpisodeRecorder, as_vec_env, environment_of, raw_space
+from worldgen.agents.recording_ppo import RecordingPPO
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
 from worldgen.data.episodes import Episodes
 from worldgen.envs import ImaginedVecEnv
-from worldgen.errors import ConfigError, DatasetError
+from worldgen.errors import ConfigError
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
 from worldgen.world_model import WorldModel, WorldModelConfig
@@ -43,7 +40,7 @@ from worldgen.world_model import WorldModel, WorldModelConfig
 __all__ = ["DreamPPO"]
 
 
-class DreamPPO(PPO):
+class DreamPPO(RecordingPPO):
     """Collect real episodes, fit a world model, train by PPO in its dreams; again and again.
 
     To its user it is an SB3 algorithm. `total_timesteps` and `num_timesteps` count real
@@ -110,19 +107,19 @@ class DreamPPO(PPO):
     ) -> None:
         self.config = _configured(config or DreamConfig(), overrides)
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
-        self._round_timesteps, self._recorded_timesteps = 0, 0
         self._show_progress = False
         self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._model_config, self._world_model = model_config, world_model
-        self._episodes: Episodes | None = episodes
-        self._environment = environment_of(env)
         if world_model is not None and device == "auto":
             device = world_model.device
         if policy in ("MlpPolicy", "MultiInputPolicy"):
             policy_kwargs = {"features_extractor_class": SymbolicExtractor, **(policy_kwargs or {})}
         super().__init__(
             policy,
-            None if env is None else as_vec_env(env, n_envs),  # type: ignore[arg-type]
+            env,
+            episodes=episodes,
+            episodes_path=episodes_path,
+            n_envs=n_envs,
             learning_rate=self.config.learning_rate,
             n_steps=self.config.n_steps,
             batch_size=self.config.n_steps,  # passes SB3's check for any number of real rows
@@ -142,11 +139,11 @@ class DreamPPO(PPO):
             _init_setup_model=False,
         )
         self.batch_size = self.config.batch_size
-        if self.env is not None:
-            self._real_space = raw_space(self.env)
         if _init_setup_model:
+            rule = "be at least 1 without `episodes`"
+            first = self.config.initial_steps
+            require(first > 0 or len(self.episodes) > 0, "initial_steps", rule, first)
             self._setup_model()
-            self._set_up_episodes(episodes_path)
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -167,65 +164,14 @@ class DreamPPO(PPO):
             )
         self._model_config = model.config
 
-    def _set_up_episodes(self, path: str | pathlib.Path | None) -> None:
-        if path is not None and self._episodes is not None:
-            raise ConfigError("`episodes_path` must be left out with `episodes`, which have theirs")
-        if self._episodes is not None:
-            self._check_episodes(self._episodes)
-            self._recorded_timesteps = self._episodes.num_steps
-            return
-        require(self.config.initial_steps > 0, "initial_steps", "be over 0 without `episodes`", 0)
-        spaces = (self._real_space, self.action_space)
-        if path is None:
-            self._episodes = Episodes(*spaces, environment=self._environment)
-        else:
-            self._episodes = Episodes.create(path, *spaces, environment=self._environment)
-
-    def _check_episodes(self, episodes: Episodes) -> None:
-        self.world_model.check_compatible(episodes.observation_space, episodes.action_space)
+    def _maybe_recommend_cpu(self, mlp_class_name: str = "") -> None:
+        """Say nothing: the world model makes good use of a GPU."""
 
     @property
     def world_model(self) -> WorldModel:
-        """The model of the environment, shared with every dream."""
+        """The model of the environment."""
         assert self._world_model is not None
         return self._world_model
-
-    @property
-    def episodes(self) -> Episodes:
-        """The real episodes that the world model learns from.
-
-        Raises:
-            DatasetError: If the agent was loaded without its episodes.
-        """
-        if self._episodes is None:
-            raise DatasetError(
-                "the agent has no episodes: pass `episodes` to `load`, or call `set_episodes`"
-            )
-        return self._episodes
-
-    def set_episodes(self, episodes: Episodes) -> None:
-        """Go on with these episodes, those of an agent that was saved and loaded.
-
-        Environment steps in them that were made after the agent was saved are counted.
-
-        Raises:
-            SpaceError: If they come from an environment with other spaces.
-        """
-        self._check_episodes(episodes)
-        unsaved = max(0, episodes.num_steps - self._recorded_timesteps)
-        self.num_timesteps += unsaved
-        if self.phase == "collect":
-            self._round_timesteps += unsaved
-        self._episodes, self._recorded_timesteps = episodes, episodes.num_steps
-
-    def set_env(self, env: EnvLike | VecEnv, force_reset: bool = True) -> None:  # type: ignore[override]
-        """Go on in this environment, with as many rows as before.
-
-        Args:
-            env: As in the constructor.
-            force_reset: Whether `learn` resets it first.
-        """
-        super().set_env(as_vec_env(env, self.n_envs), force_reset)
 
     def learn(  # type: ignore[override]
         self,
@@ -256,128 +202,81 @@ class DreamPPO(PPO):
                 step of its rows.
             DatasetError: If the episodes of a loaded agent are missing.
         """
-        env = self._checked_env(total_timesteps, reset_num_timesteps)
+        env = self._checked_env()
         if reset_num_timesteps:
+            rule = f"be at least {self.n_envs}, the environment's rows"
+            require(total_timesteps >= self.n_envs, "total_timesteps", rule, total_timesteps)
             self.imagined_timesteps = 0
-        elif self._last_obs is None and self.seed is not None:  # do not repeat the first seeds
-            env.seed(derived_seed(self.seed, "rows", self.num_timesteps) % 2**31)
+        elif self._last_obs is None:  # loaded: not the seeds of the beginning again
+            env.seed(derived_seed(self._entropy, "rows", self.num_timesteps) % 2**31)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name
         )
         self._show_progress = progress_bar
         callback.on_training_start(locals(), globals())
         while self.phase != "collect" or total_timesteps - self.num_timesteps >= env.num_envs:
-            finished = self.phase
             if not self._run_phase(callback):
                 break
-            if finished == "dream" and self.round % log_interval == 0:
+            if self.phase == "collect" and self.round % log_interval == 0:
                 self.dump_logs(self.round)
         callback.on_training_end()
         return self
-
-    def _checked_env(self, total_timesteps: int, reset_num_timesteps: bool) -> VecEnv:
-        if self.env is None:
-            raise ConfigError(
-                "the agent has no environment: pass `env` to `load`, or call `set_env`"
-            )
-        if reset_num_timesteps:
-            rule = f"be at least the environment's {self.n_envs} rows"
-            require(total_timesteps >= self.n_envs, "total_timesteps", rule, total_timesteps)
-        if self.episodes.num_steps < self._recorded_timesteps:
-            raise DatasetError(
-                f"the agent has made {self._recorded_timesteps} environment steps, its episodes "
-                f"hold {self.episodes.num_steps}: load all of them and call `set_episodes`"
-            )
-        return self.env
 
     def _run_phase(self, callback: BaseCallback) -> bool:
         """Run the phase that is due; false if a callback wants to stop."""
         phase, observers = self.phase, list(phase_callbacks(callback))
         if self.seed is not None:
+            # SB3 samples actions from the global generator; seeded here, a phase does not
+            # depend on what was drawn before it, in this process or in the one that saved.
             seed = derived_seed(self.seed, phase, self.round, self.num_timesteps) % 2**32
             set_random_seed(seed, using_cuda=self.device.type == "cuda")
         for observer in observers:
             observer.on_phase_start(phase)
         if phase == "collect":
-            metrics = self._collect(callback)
+            metrics = self._collect_phase(callback)
             if metrics is None:
                 return False
             self.phase = "fit"
         elif phase == "fit":
-            metrics = self._fit()
+            metrics = self._fit_phase()
             self.phase = "dream"
         else:
-            metrics = self._dream()
+            metrics = self._dream_phase()
             self.phase, self.round, self._round_timesteps = "collect", self.round + 1, 0
         results = [observer.on_phase_end(phase, metrics) for observer in observers]
         return all(result is not False for result in results)
 
-    def _collect(self, callback: BaseCallback) -> dict[str, float] | None:
-        """Make this round's real environment steps; None if a callback stopped them."""
-        env, num_vec_steps = self.env, self._vec_steps_to_collect()
-        assert env is not None
-        recorder = EpisodeRecorder(env, self.episodes, self._environment)
-        recorder.begin(self._last_obs)
-        choose = self._random_actions() if self.round == 0 else self._policy_actions
-        callback.on_rollout_start()
-        with self._progress("collect", num_vec_steps * env.num_envs) as bar, recorder:
-            for _ in range(num_vec_steps):
-                actions = choose()
-                new_obs, rewards, dones, infos = env.step(actions)
-                recorder.add(actions, rewards, dones, infos, new_obs)
-                self._count(env.num_envs)
-                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
-                self._update_info_buffer(infos, dones)
-                bar.update(env.num_envs, **self._recent("r", "return"))
-                callback.update_locals(locals())
-                if not callback.on_step():
-                    return None
-        callback.on_rollout_end()
-        return {
-            "real_timesteps": float(self.num_timesteps),
-            "episodes": float(len(self.episodes)),
-            **self._recent("r", "ep_rew_mean"),
-            **self._recent("l", "ep_len_mean"),
-        }
-
-    def _vec_steps_to_collect(self) -> int:
+    def _collect_phase(self, callback: BaseCallback) -> dict[str, float] | None:
+        """Make this round's real environment steps; None if a callback broke it off."""
         goal = self.config.initial_steps if self.round == 0 else self.config.steps_per_round
         missing = max(0, goal - self._round_timesteps)
         left = self._total_timesteps - self.num_timesteps
-        return min(-(-missing // self.n_envs), left // self.n_envs)
+        num_vec_steps = min(-(-missing // self.n_envs), left // self.n_envs)
+        seed = derived_seed(self._entropy, "actions", self.num_timesteps)
+        choose = self._random_actions(seed) if self.round == 0 else self._policy_actions
+        with self._progress("collect", num_vec_steps * self.n_envs) as bar:
+            if not self._collect(num_vec_steps, choose, callback, bar):
+                return None
+        return {
+            "real_timesteps": float(self.num_timesteps),
+            "episodes": float(len(self.episodes)),
+            **self._recent(ep_rew_mean="r", ep_len_mean="l"),
+        }
 
-    def _count(self, timesteps: int) -> None:
-        self.num_timesteps += timesteps
-        self._round_timesteps += timesteps
-        self._recorded_timesteps += timesteps
-
-    def _recent(self, key: str, name: str) -> dict[str, float]:
-        recent = self.ep_info_buffer
-        return {name: float(safe_mean([info[key] for info in recent]))} if recent else {}
-
-    def _random_actions(self) -> Callable[[], np.ndarray]:
-        space = copy.deepcopy(self.action_space)
-        space.seed(derived_seed(self._entropy, "actions", self.num_timesteps) % 2**32)
-        return lambda: np.stack([space.sample() for _ in range(self.n_envs)])
-
-    def _policy_actions(self) -> np.ndarray:
-        assert self._last_obs is not None
-        return self.predict(self._last_obs, deterministic=False)[0]
-
-    def _fit(self) -> dict[str, float]:
+    def _fit_phase(self) -> dict[str, float]:
         first = self.round == 0
-        steps = self.config.initial_model_steps if first else self.config.model_steps_per_round
         result = self.world_model.fit(
             self.episodes,
             tokenizer_steps=self.config.tokenizer_steps,
-            dynamics_steps=steps,
+            dynamics_steps=self.config.initial_model_steps
+            if first
+            else self.config.model_steps_per_round,
             progress=self._show_progress,
         )
-        for name, value in result.metrics.items():
-            self.logger.record(f"model/{name}", value)
+        self._record({f"model/{name}": value for name, value in result.metrics.items()})
         return dict(result.metrics)
 
-    def _dream(self) -> dict[str, float]:
+    def _dream_phase(self) -> dict[str, float]:
         first = self.round == 0
         timesteps = self.config.initial_dream_steps if first else self.config.dream_steps_per_round
         at_round_start = self.num_timesteps - self._round_timesteps
@@ -397,64 +296,21 @@ class DreamPPO(PPO):
                 imagined_timesteps=self.imagined_timesteps,
                 callback=DreamProgress(bar),
             )
-        for name, value in metrics.items():
-            self.logger.record(name, value)
+        self._record(metrics)
         return metrics
 
+    def _record(self, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self.logger.record(name, value)
+
     def _progress(self, phase: str, total: int) -> Progress:
-        return Progress(f"round {self.round}: {phase}", total, enabled=self._show_progress)
+        return Progress(f"round {self.round + 1}: {phase}", total, enabled=self._show_progress)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_world_model", "_episodes"]
+        return [*super()._excluded_save_params(), "_world_model"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "world_model"], []
-
-    @classmethod
-    def load(  # type: ignore[override]
-        cls,
-        path: str | pathlib.Path | io.BufferedIOBase,
-        env: EnvLike | VecEnv | None = None,
-        device: torch.device | str = "auto",
-        custom_objects: dict[str, Any] | None = None,
-        print_system_info: bool = False,
-        force_reset: bool = True,
-        *,
-        episodes: Episodes | None = None,
-        n_envs: int = 8,
-        **kwargs: Any,
-    ) -> Self:
-        """Read an agent that `save` wrote, world model included.
-
-        To act, the file is enough. To go on learning, give the environment and the episodes,
-        which stay in their own folder, and call `learn(..., reset_num_timesteps=False)`: it
-        goes on with the phase that was next when the agent was saved.
-
-        Args:
-            path: The file.
-            env: As in the constructor.
-            device: As in the constructor.
-            custom_objects: As in SB3.
-            print_system_info: As in SB3.
-            force_reset: Whether `learn` resets the environment first.
-            episodes: The episodes that the agent has collected.
-            n_envs: Rows, where `env` does not say.
-            **kwargs: Attributes to change.
-        """
-        agent = super().load(
-            path,
-            None if env is None else as_vec_env(env, n_envs),  # type: ignore[arg-type]
-            device,
-            custom_objects,
-            print_system_info,
-            force_reset,
-            **kwargs,
-        )
-        if agent._recorded_timesteps == 0:
-            agent._set_up_episodes(None)
-        if episodes is not None:
-            agent.set_episodes(episodes)
-        return agent
 
 
 def _configured(config: DreamConfig, overrides: dict[str, Any]) -> DreamConfig:

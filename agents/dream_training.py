@@ -67,9 +67,7 @@ def train_in_dream(
     learner.num_timesteps = imagined_timesteps
     learner._n_updates = agent._n_updates
     learner.set_logger(Logger(folder=None, output_formats=[]))
-    learner.learn(
-        timesteps, callback=callback, log_interval=sys.maxsize, reset_num_timesteps=False
-    )
+    learner.learn(timesteps, callback=callback, log_interval=sys.maxsize, reset_num_timesteps=False)
     agent._n_updates = learner._n_updates
     metrics = {
         name: float(value)

@@ -160,9 +160,7 @@ def _step(game: _Game, action: Any) -> bool:
     game.length += 1
     over = bool(terminated or truncated)
     if over:
-        game.success = episode_success(
-            game.env, game.total, float(reward), bool(terminated), info
-        )
+        game.success = episode_success(game.env, game.total, float(reward), bool(terminated), info)
     return over
 
 

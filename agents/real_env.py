@@ -11,6 +11,7 @@ Functions:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self
@@ -27,13 +28,21 @@ from stable_baselines3.common.vec_env import (
 )
 
 from worldgen.config import require
-from worldgen.data.environment import EnvironmentSpec, EnvLike, environment_spec, episode_success, make_env
+from worldgen.data.environment import (
+    EnvironmentSpec,
+    EnvLike,
+    environment_spec,
+    episode_success,
+    make_env,
+)
 from worldgen.data.episode import EpisodeBuilder
 from worldgen.data.episodes import Episodes
-from worldgen.errors import ConfigError
+from worldgen.errors import ConfigError, SpaceError
 from worldgen.spaces import flatten, leaves
 
 __all__ = ["EpisodeRecorder", "as_vec_env", "environment_of", "raw_observations", "raw_space"]
+
+_READABLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
 def as_vec_env(env: EnvLike | VecEnv, num_envs: int) -> VecEnv:
@@ -46,6 +55,7 @@ def as_vec_env(env: EnvLike | VecEnv, num_envs: int) -> VecEnv:
 
     Raises:
         ConfigError: If the environment normalises its observations, which the model does.
+        SpaceError: If SB3's policies cannot read the observations.
     """
     require(num_envs >= 1, "n_envs", "be at least 1", num_envs)
     if isinstance(env, VecEnv):
@@ -68,7 +78,35 @@ def environment_of(env: EnvLike | VecEnv | None) -> EnvironmentSpec | None:
 
 def _make_row(env: EnvLike) -> gym.Env[Any, Any]:
     made = make_env(env)
+    _check_readable(made.observation_space)
+    made = _OwnObservation(made)
     return made if _is_monitored(made) else Monitor(made)
+
+
+class _OwnObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
+    """Copy observations, for environments that give the same array each time.
+
+    SB3's `DummyVecEnv` keeps the last observation of an episode over the reset.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.ObservationWrapper.__init__(self, env)
+
+    def observation(self, observation: Any) -> Any:
+        return copy.deepcopy(observation)
+
+
+def _check_readable(space: spaces.Space[Any]) -> None:
+    """Refuse what SB3's policies cannot read, in words of our own."""
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
+    for part in parts:
+        if not isinstance(part, _READABLE):
+            raise SpaceError(
+                f"SB3 policies cannot read the observation space {part}; supported: Box, Discrete, "
+                "MultiDiscrete, MultiBinary and a Dict of these: wrap the environment, for example "
+                "in gymnasium.wrappers.FlattenObservation"
+            )
 
 
 def _is_monitored(env: gym.Env[Any, Any]) -> bool:
@@ -173,4 +211,6 @@ class EpisodeRecorder:
 
     def _flat(self, observations: Any) -> dict[str, np.ndarray]:
         flat = flatten(self._space, raw_observations(self._env, observations))
-        return {path: flat[path].astype(leaf.dtype, copy=False) for path, leaf in self._leaves.items()}
+        return {
+            path: flat[path].astype(leaf.dtype, copy=False) for path, leaf in self._leaves.items()
+        }

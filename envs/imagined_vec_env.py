@@ -7,6 +7,7 @@ Classes:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +169,12 @@ class ImaginedVecEnv(VecEnv):
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Draw the current frame of each row, (H, W, 3) uint8."""
         frames = self.model.tokenizer.decode_flat(self._rows.tokens)
-        modalities = self.model.config.tokenizer.modalities
-        space = self.model.observation_space
+        draw = partial(
+            render,
+            self.model.observation_space,
+            modalities=self.model.config.tokenizer.modalities,
+        )
         return [
-            render(space, {path: batch[row] for path, batch in frames.items()}, modalities=modalities)
+            draw({path: batch[row] for path, batch in frames.items()})
             for row in range(self.num_envs)
         ]

@@ -30,9 +30,7 @@ from worldgen.world_model import WorldModel
 __all__ = ["TokenObservation", "VecTokenObservation"]
 
 
-class TokenObservation(
-    gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs
-):
+class TokenObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Show a real environment as its world model sees it.
 
     An agent that was trained in `ImaginedVecEnv(..., observation="tokens")` acts in

@@ -32,7 +32,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen"}),  # worldgen/__init__.py, which re-exports all of the above
     frozenset({"worldgen.envs"}),
     frozenset({"worldgen.agents"}),
-    frozenset({"worldgen.__main__", "worldgen.cli"}),
+    frozenset({"worldgen.cli"}),
+    frozenset({"worldgen.__main__"}),
 )
 """Bottom to top. A part imports itself and parts of lower layers, never its neighbours."""
 

@@ -77,7 +77,7 @@ def test_everything_declared_is_pinned(project: dict[str, Any], repository: Path
     assert {distribution(need) for need in declared} <= {distribution(pin) for pin in pins}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from the source archive of a copy, so that no file strays in or is left."""
     copy = tmp_path_factory.mktemp("source")
@@ -95,7 +95,7 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds what the wheel installs."""
     folder = tmp_path_factory.mktemp("unpacked")

@@ -59,7 +59,9 @@ def fit_world_model(
     log = _Log(log_dir, on_log)
     seed = derived_seed(model.seed, "fit", model.num_fits)
     metrics = _fit_tokenizer(model, episodes, tokenizer_steps, seed, progress, log)
-    model.dynamics.set_code_vectors(model.tokenizer.codebook_vectors())
+    model.dynamics.set_codes(
+        model.tokenizer.codebook_vectors(), model.tokenizer.codebook_values()
+    )
     dataset = model.dataset(episodes)
     generator = torch.Generator(model.device).manual_seed(seed)
     with Progress(

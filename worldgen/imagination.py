@@ -189,7 +189,7 @@ class Imagination:
             self._cache,
             [(slice(0, size), slot), (slice(size, 2 * size), scratch)],
         )
-        return dynamics.read_out(hidden[:, size:])
+        return dynamics.read_out(hidden[:, size:], self.tokens)
 
     def _denoise(self, draft: Tensor, actions: Tensor, masked: Tensor) -> Prediction:
         dynamics, size = self.dynamics, self.dynamics.frame_size
@@ -201,7 +201,7 @@ class Imagination:
             self._cache,
             [(slice(0, size), self._scratch())],
         )
-        return dynamics.read_out(hidden)
+        return dynamics.read_out(hidden, self.tokens)
 
     def _scratch(self) -> slice:
         size = self.dynamics.frame_size

@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,7 +96,7 @@ class RunFolder:
         config: Mapping[str, Any],
         *,
         seed: int,
-        command: Sequence[str] = (),
+        command: str = "",
         overwrite: bool = False,
         resume: bool = False,
     ) -> Self:
@@ -196,9 +196,9 @@ class RunFolder:
         for name in _FILES:  # run.json last: until then the folder is known for a run's.
             (self.path / name).unlink(missing_ok=True)
 
-    def _note_start(self, command: Sequence[str], seed: int) -> None:
+    def _note_start(self, command: str, seed: int) -> None:
         starts = read_json(self.record)["starts"] if self.record.is_file() else []
-        start = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": list(command)}
+        start = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
         write_json(
             self.record,
             {

@@ -134,6 +134,7 @@ class WorldModel:
                 self.tokenizer.token_nvec,
                 self.tokenizer.codebook_of_token,
                 self.tokenizer.embedding_size,
+                self.tokenizer.values_of_codebook,
                 self.action_codec,
             )
         self.dynamics = dynamics.to(device).eval()

@@ -52,9 +52,9 @@ def test_a_full_grid_shows_the_agent_where_it_stands():
     drawn = render(space, {"observation": cells}, size=64)
     red = (drawn[..., 0] > 200) & (drawn[..., 1] < 50)
     rows, columns = np.nonzero(red)
-    assert 16 <= rows.min()
+    assert rows.min() >= 16
     assert rows.max() < 32
-    assert 32 <= columns.min()
+    assert columns.min() >= 32
     assert columns.max() < 48
 
 

@@ -13,7 +13,7 @@ CONFIG = {"seed": 3, "model": {"width": 64}}
 
 
 def begin(path, config=CONFIG, **options):
-    return RunFolder.create(path, config, seed=3, command=["worldgen", "train"], **options)
+    return RunFolder.create(path, config, seed=3, command="worldgen train", **options)
 
 
 def test_a_new_run_says_how_it_was_made(tmp_path):
@@ -21,7 +21,7 @@ def test_a_new_run_says_how_it_was_made(tmp_path):
     record = read_json(folder.record)
     assert read_json(folder.config) == CONFIG
     assert record["seed"] == 3
-    assert record["starts"][0]["command"] == ["worldgen", "train"]
+    assert record["starts"][0]["command"] == "worldgen train"
     assert {"torch", "gymnasium", "stable-baselines3", "python"} <= record["versions"].keys()
     assert record["hardware"]["cores"] >= 1
     assert {"worldgen_version", "commit"} <= record.keys()

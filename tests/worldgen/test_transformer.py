@@ -27,8 +27,10 @@ def make_dynamics(context: int = 3, space: spaces.Space | None = None) -> Dynami
         precision="float32",
     )
     codec = ActionCodec(space or spaces.Discrete(4))
-    dynamics = Dynamics(config, np.array([CODES, CODES, 5]), np.array([0, 0, 1]), 4, codec)
-    for head in (*dynamics.token_heads, dynamics.reward_head, dynamics.termination_head):
+    dynamics = Dynamics(config, np.array([CODES, CODES, 5]), np.array([0, 0, 1]), 4, [0, 2], codec)
+    dynamics.set_codes([torch.randn(CODES, 4), torch.randn(5, 4)], [None, torch.randn(5, 2)])
+    ordinal = dynamics.token_heads[1]
+    for head in (dynamics.token_heads[0], ordinal.change, dynamics.reward_head, dynamics.termination_head):
         torch.nn.init.normal_(head.weight, std=1.0)
     return dynamics.eval()
 

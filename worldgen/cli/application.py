@@ -8,11 +8,12 @@ Exit codes: 0, 2 for a wrong argument, 1 for anything else.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from worldgen.errors import ConfigError, EnvironmentIdError, WorldgenError
 from worldgen.version import __version__
@@ -55,9 +56,9 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
     try:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("worldgen").setLevel(logging.DEBUG if debug else logging.INFO)
-        module = importlib.import_module(f"worldgen.cli.{verb}")
-        from worldgen.cli.arguments import parse
-
+        with _loading():
+            module = importlib.import_module(f"worldgen.cli.{verb}")
+            from worldgen.cli.arguments import parse
         parsed = parse(module.Arguments, verb, module.__doc__ or "", arguments)
         parsed.prepare()
         module.run(parsed)
@@ -71,6 +72,17 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
             raise
         return _report(error)
     return _OK
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[None]:
+    """Say in a terminal that torch is being loaded, which takes seconds, and take it back."""
+    message = "loading torch ..." if sys.stderr.isatty() else ""
+    print(message, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r" + " " * len(message) + "\r" if message else "", end="", file=sys.stderr)
 
 
 def _report(error: Exception) -> int:

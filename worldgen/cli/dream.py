@@ -53,6 +53,7 @@ class Arguments(CommonArguments):
 def run(arguments: Arguments) -> None:
     """Find real episodes, dream along one of them, write the film."""
     require(arguments.horizon >= 1, "horizon", "be at least 1", arguments.horizon)
+    require(arguments.output.suffix == ".gif", "output", "end in .gif", str(arguments.output))
     refuse_existing(arguments.output, arguments.overwrite)
     from worldgen.cli.saved import load_model, sampler_of
     from worldgen.evaluation import dream_film

@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from worldgen.agents import AgentResult, DreamPPO, evaluate_agent
-from worldgen.cli.summaries import describe_episodes, duration
+from worldgen.cli.summaries import describe_episodes, describe_play, duration
 from worldgen.data.collect import collect
 from worldgen.data.episodes import Episodes
 from worldgen.evaluation import FidelityReport, best_moment, dream_film, evaluate
@@ -47,9 +47,9 @@ class Judgement:
 
     def run(self) -> dict[str, Any]:
         """Run what is left, write report.json and give its contents."""
-        self._stage("random", "random policy", lambda: self._play(None))
-        self._stage("agent", "agent", lambda: self._play(self._agent))
-        self._stage("held_out", "held-out episodes", self._collect)
+        self._stage("random", "evaluate random", lambda: self._play(None))
+        self._stage("agent", "evaluate agent", lambda: self._play(self._agent))
+        self._stage("held_out", "hold out", self._collect)
         self._stage("fidelity", "fidelity", self._measure)
         self._stage("films", "films", self._film)
         stages = self._folder.stages()
@@ -62,20 +62,26 @@ class Judgement:
         write_json(self._folder.report, report)
         return report
 
-    def _stage(self, name: str, label: str, work: Callable[[], Any]) -> None:
-        """Run a stage unless it is finished; `work` gives its result in JSON values."""
+    def _stage(self, name: str, label: str, work: Callable[[], tuple[Any, str]]) -> None:
+        """Run a stage unless it is finished.
+
+        Args:
+            name: In stages.json and report.json.
+            label: For people, here and in timings.json.
+            work: Gives the result in JSON values, and what to say of it.
+        """
         if name in self._folder.stages():
             return
         began = time.perf_counter()
-        result = work()
+        result, summary = work()
         seconds = time.perf_counter() - began
         self._folder.finish_stage(name, result)
         self._folder.add_time(label, seconds)
-        print(f"{label}: done ({duration(seconds)})", flush=True)
+        print(f"{label:15} {summary}  ({duration(seconds)})", flush=True)
 
-    def _play(self, policy: DreamPPO | None) -> dict[str, Any]:
+    def _play(self, policy: DreamPPO | None) -> tuple[dict[str, Any], str]:
         """Play the held-out seeds, some at a time so that progress can be seen."""
-        name = "random policy" if policy is None else "agent"
+        name = "random" if policy is None else "agent"
         total = self._config.episodes
         results: list[AgentResult] = []
         with Progress(f"evaluate {name}", total, unit="episodes") as bar:
@@ -85,21 +91,22 @@ class Judgement:
                     evaluate_agent(policy, self._environment, count, seed=_HELD_OUT_SEED + first)
                 )
                 bar.update(count, mean_return=results[-1].mean_return)
-        return _together(results)
+        played = _together(results)
+        return played, describe_play(played)
 
-    def _collect(self) -> dict[str, Any]:
+    def _collect(self) -> tuple[dict[str, Any], str]:
         """Play new episodes: at random for variety, by the agent for what it meets."""
         episodes = self._new_episodes(None)
         episodes.extend(self._new_episodes(self._agent))
         episodes.save(self._folder.held_out, overwrite=True)
-        print(f"held out: {describe_episodes(episodes)}", flush=True)
-        return {"episodes": len(episodes), "environment_steps": episodes.num_steps}
+        counts = {"episodes": len(episodes), "environment_steps": episodes.num_steps}
+        return counts, describe_episodes(episodes)
 
     def _new_episodes(self, policy: DreamPPO | None) -> Episodes:
         seed = derived_seed(self._arguments.seed, "held out", policy is None) % 2**30
         return collect(self._environment, self._config.held_out_steps, policy, seed=seed)
 
-    def _measure(self) -> dict[str, Any]:
+    def _measure(self) -> tuple[dict[str, Any], str]:
         report = evaluate(
             self._agent.world_model,
             Episodes.load(self._folder.held_out),
@@ -109,7 +116,7 @@ class Judgement:
         print(report, flush=True)
         report.save(self._folder.model / "report.json")
         self._log(report)
-        return report.to_dict()
+        return report.to_dict(), f"{report.num_dreams} dreams"
 
     def _log(self, report: FidelityReport) -> None:
         """Draw shares over the horizon in TensorBoard."""
@@ -121,7 +128,7 @@ class Judgement:
             writer.add_scalar("fidelity/ends_by_horizon", entry.terminations, entry.horizon)
         writer.close()
 
-    def _film(self) -> dict[str, Any]:
+    def _film(self) -> tuple[dict[str, Any], str]:
         """Film the agent's best held-out episode, and one of the random policy's."""
         held_out = Episodes.load(self._folder.held_out)
         horizon = self._config.film_steps
@@ -141,7 +148,7 @@ class Judgement:
                 "environment_steps": film.num_frames - 1,
                 "first_difference": film.first_difference,
             }
-        return films
+        return films, f"{', '.join(f'{name}.gif' for name in films)} in {self._folder.films}"
 
     def _first_of_agent(self, held_out: Episodes) -> int:
         """Find where the random policy's episodes end: it came first, with as many steps."""

@@ -3,6 +3,7 @@
 Functions:
     describe_episodes: counts and returns in one line.
     describe_phase: what a phase of training achieved, in one line.
+    describe_play: how a policy played, in one line.
     results_table: the table at the end of `worldgen train`.
     duration: seconds, to be read.
 """
@@ -17,7 +18,7 @@ from rich.table import Table
 
 from worldgen.data.episode import Episode
 
-__all__ = ["describe_episodes", "describe_phase", "duration", "results_table"]
+__all__ = ["describe_episodes", "describe_phase", "describe_play", "duration", "results_table"]
 
 _SHOWN_HORIZONS = (1, 5, 15)
 
@@ -59,6 +60,14 @@ def describe_phase(
     return f"round {round_index}  {phase:8}{', '.join(parts)}  ({duration(seconds)})"
 
 
+def describe_play(played: Mapping[str, Any]) -> str:
+    """Say how a policy played in the real environment; `played` as in report.json."""
+    success = played["success_rate"]
+    parts = [] if success is None else [f"success {_percent(success)}"]
+    parts += [f"mean return {played['mean_return']:.3f}", f"{played['episodes']} episodes"]
+    return ", ".join(parts)
+
+
 def duration(seconds: float) -> str:
     """Write a time.
 
@@ -80,30 +89,41 @@ def results_table(report: Mapping[str, Any], times: Mapping[str, float]) -> Tabl
         report: As `worldgen train` writes it to report.json.
         times: Phase -> seconds.
     """
-    table = Table(title=f"{report['environment']['id']}, seed {report['seed']}", min_width=64)
-    table.add_column("")
-    table.add_column("random policy", justify="right")
-    table.add_column("agent", justify="right")
-    random, agent = report["random"], report["agent"]
-    episodes = agent["episodes"]
-    table.add_row(
-        f"success ({episodes} held-out episodes)",
-        _percent(random["success_rate"]),
-        _percent(agent["success_rate"]),
+    table = Table(title=f"{report['environment']['id']}, seed {report['seed']}", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    sections = (
+        _steps_rows(report),
+        _play_rows(report["random"], report["agent"]),
+        _fidelity_rows(report["fidelity"]),
+        [(f"wall time: {phase}", duration(seconds)) for phase, seconds in times.items()],
+        [("wall time in all", duration(sum(times.values())))],
     )
-    for label, key in (("mean return", "mean_return"), ("mean length", "mean_length")):
-        table.add_row(label, f"{random[key]:.3f}", f"{agent[key]:.3f}")
-    table.add_section()
-    table.add_row("real environment steps used", "", f"{report['real_environment_steps']:,}")
-    table.add_row("imagined environment steps", "", f"{report['imagined_environment_steps']:,}")
-    table.add_section()
-    for label, value in _fidelity_rows(report["fidelity"]):
-        table.add_row(label, "", value)
-    table.add_section()
-    for phase, seconds in times.items():
-        table.add_row(f"wall time: {phase}", "", duration(seconds))
-    table.add_row("wall time in all", "", duration(sum(times.values())))
+    for rows in sections:
+        for label, value in rows:
+            table.add_row(label, value)
+        table.add_section()
     return table
+
+
+def _steps_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("real environment steps used", f"{report['real_environment_steps']:,}"),
+        ("imagined environment steps used", f"{report['imagined_environment_steps']:,}"),
+    ]
+
+
+def _play_rows(random: Mapping[str, Any], agent: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for label, key, write in (
+        ("success", "success_rate", _percent),
+        ("mean return", "mean_return", lambda value: f"{value:.3f}"),
+    ):
+        if agent[key] is not None:
+            label = f"{label} over {agent['episodes']} held-out episodes"
+            rows.append((f"{label}, random policy", write(random[key])))
+            rows.append((f"{label}, agent", write(agent[key])))
+    return rows
 
 
 def _fidelity_rows(fidelity: Mapping[str, Any]) -> list[tuple[str, str]]:

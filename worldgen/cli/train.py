@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,9 @@ class Arguments(CommonArguments):
 
 def run(arguments: Arguments) -> None:
     """Train, or go on training; measure; film; print the table and where everything is."""
-    require(arguments.timesteps >= 1, "timesteps", "be at least 1", arguments.timesteps)
+    require(arguments.num_envs >= 1, "num_envs", "be at least 1", arguments.num_envs)
+    rule = f"be at least {arguments.num_envs}, one for each of num_envs"
+    require(arguments.timesteps >= arguments.num_envs, "timesteps", rule, arguments.timesteps)
     from worldgen.cli.judgement import Judgement
     from worldgen.cli.summaries import results_table
     from worldgen.cli.training import train_agent
@@ -101,10 +104,11 @@ def run(arguments: Arguments) -> None:
         arguments.folder,
         arguments.settings(),
         seed=arguments.seed,
-        command=["worldgen", *sys.argv[1:]],
+        command=shlex.join(["worldgen", *sys.argv[1:]]),
         overwrite=arguments.overwrite,
         resume=arguments.resume,
     )
+    print(f"run      {folder.path}", flush=True)
     agent = train_agent(folder, arguments)
     report = Judgement(folder, agent, arguments).run()
     console = Console(highlight=False)

@@ -69,15 +69,20 @@ def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
             env=arguments.environment,
             device=arguments.device,
             n_envs=arguments.num_envs,
-            episodes=Episodes.load(folder.episodes),
         )
     except (KeyError, EOFError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder.agent} is damaged: {error}; begin anew with --overwrite"
         ) from error
+    saved_steps = agent.num_timesteps
+    agent.set_episodes(Episodes.load(folder.episodes))
+    nothing_left = arguments.timesteps - agent.num_timesteps < arguments.num_envs
+    if agent.phase == "collect" and agent.num_timesteps > saved_steps and nothing_left:
+        agent.phase = "fit"  # the last collection was over, but for being noted
     print(
-        f"resume    {agent.num_timesteps:,} real environment steps in {len(agent.episodes):,} "
-        f"episodes are kept; next is {agent.phase} of round {agent.round}"
+        f"resume   {agent.num_timesteps:,} real environment steps in {len(agent.episodes):,} "
+        f"episodes are kept; next is {agent.phase} of round {agent.round + 1}",
+        flush=True,
     )
     return agent
 
@@ -112,13 +117,13 @@ class Checkpoints(PhaseCallback):
 
     def __init__(self, folder: RunFolder) -> None:
         super().__init__()
-        self._folder, self._began = folder, 0.0
+        self._folder, self._began, self._round = folder, 0.0, 1
         self._dream_log = DreamLog(folder.tensorboard)
 
     def on_phase_start(self, phase: str) -> None:
         """Start the clock."""
         self._began = time.perf_counter()
-        self._round = self._agent.round
+        self._round = self._agent.round + 1
 
     def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> None:
         """Save first, so that a kill from here on loses nothing."""

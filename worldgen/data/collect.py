@@ -20,7 +20,7 @@ from gymnasium.vector import VectorEnv
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
 from worldgen.data.episode import EpisodeBuilder
-from worldgen.data.episode_rules import is_inside
+from worldgen.data.episode_rules import describe, first_outside
 from worldgen.data.episodes import Episodes
 from worldgen.data.rows import Rows, RowsStep, open_rows
 from worldgen.errors import ConfigError, ShapeError
@@ -74,7 +74,8 @@ def collect(
         ConfigError: If an argument breaks its rule, or an action is not in the action space.
         EnvironmentIdError: If the id is not registered.
         SpaceError: If an observation is not made of numbers.
-        DatasetError: If the folder is not empty, or an observation breaks its space.
+        ShapeError: If actions or observations do not have the shape or dtype of their space.
+        DatasetError: If the folder is not empty, or an observation's value breaks its space.
     """
     require(num_steps >= 1, "num_steps", "be at least 1", num_steps)
     require(num_envs >= 1, "num_envs", "be at least 1", num_envs)
@@ -178,13 +179,11 @@ class _Collection:
         expected = (num_rows, *(space.shape or ()))
         if actions.shape != expected:
             raise ShapeError(f"`policy` must give actions of shape {expected}, got {actions.shape}")
-        if not is_inside(space, actions) or not np.can_cast(
-            actions.dtype, space.dtype, "same_kind"
-        ):
-            raise ConfigError(
-                f"`policy` must give actions in {space}, got {actions.dtype} in "
-                f"{actions.min()}..{actions.max()}"
-            )
+        castable = np.can_cast(actions.dtype, np.dtype(space.dtype), "same_kind")
+        outside = first_outside(space, actions)
+        if not castable or outside is not None:
+            wrong = f"{actions.dtype} numbers" if outside is None else outside
+            raise ConfigError(f"`policy` must give actions in {describe(space)}, got {wrong}")
         return actions.astype(space.dtype, copy=False)
 
     def _record(self, step: RowsStep, actions: np.ndarray, limit: int) -> int:

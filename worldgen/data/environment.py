@@ -109,12 +109,14 @@ def make_env(env: EnvLike, *, wrappers: Sequence[str] = ()) -> Env:
 
 def _make_registered(env_id: str, render_mode: str | None) -> Env:
     module, _, name = env_id.rpartition(":")
+    # An environment that draws nothing need not know the argument.
+    arguments: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     if name.lower().startswith(_MINIGRID_IDS):
         _register_minigrid()
     if module:
         _import_registering_module(env_id, module)
     try:
-        return gym.make(env_id, render_mode=render_mode)
+        return gym.make(env_id, **arguments)
     except gym.error.DependencyNotInstalled as error:
         raise MissingDependencyError(f"environment {env_id!r} needs more: {error}") from error
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:

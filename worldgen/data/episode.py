@@ -109,7 +109,9 @@ class EpisodeBuilder:
 
     def cut(self) -> list[Episode]:
         """Close all open episodes that hold a step, as neither terminated nor truncated."""
-        cut = [episode.finish() for episode in self._open if episode is not None and episode.actions]
+        cut = [
+            episode.finish() for episode in self._open if episode is not None and episode.actions
+        ]
         self._open = [None] * len(self._open)
         return cut
 

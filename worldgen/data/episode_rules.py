@@ -3,7 +3,8 @@
 Functions:
     check_spaces: whether episodes of these spaces can be kept at all.
     check_episode: paths, shapes, dtypes and values of one episode.
-    is_inside: whether all values of a batch lie in a leaf space.
+    first_outside: the first value of a batch that does not lie in a leaf space.
+    describe: a space in one line.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from worldgen.data.episode import Episode
 from worldgen.errors import DatasetError, SpaceError
 from worldgen.spaces import leaves
 
-__all__ = ["check_episode", "check_spaces", "is_inside"]
+__all__ = ["check_episode", "check_spaces", "describe", "first_outside"]
 
 _NUMERIC = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -61,11 +62,10 @@ def check_episode(
     for path, leaf in space_of.items():
         values = episode.observations[path]
         _check_array(path, values, leaf)
-        if values.dtype.kind != "f" and not is_inside(leaf, values):
-            raise _outside(path, values, leaf)
+        if values.dtype.kind != "f":
+            _check_values(path, values, leaf)
     _check_array("actions", episode.actions, action_space)
-    if not is_inside(action_space, episode.actions):
-        raise _outside("actions", episode.actions, action_space)
+    _check_values("actions", episode.actions, action_space)
     _check_outcomes(episode)
 
 
@@ -75,35 +75,38 @@ def _check_outcomes(episode: Episode) -> None:
     for name in ("terminated", "truncated"):
         values: np.ndarray = getattr(episode, name)
         if values.dtype != np.bool_ or values.ndim != 1:
-            raise DatasetError(f"`{name}` must be bool of shape (T,), got {_describe(values)}")
+            raise DatasetError(
+                f"`{name}` must be bool of shape (T,), got {values.dtype} of shape {values.shape}"
+            )
 
 
 def _check_array(name: str, values: np.ndarray, space: spaces.Space[Any]) -> None:
     """Check dtype, shape after the first dimension, and that reals are finite."""
     if values.shape[1:] != space.shape or values.dtype != space.dtype:
         raise DatasetError(
-            f"`{name}` must be {space.dtype} of shape (T, {', '.join(map(str, space.shape or ()))})"
-            f" as {space} says, got {_describe(values)}"
+            f"`{name}` must be {space.dtype} with a shape that ends in {space.shape}, as the "
+            f"space says, got {values.dtype} of shape {values.shape}"
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DatasetError(f"`{name}` must be finite, got {values[~np.isfinite(values)][0]}")
 
 
-def _describe(values: np.ndarray) -> str:
-    return f"{values.dtype} of shape {values.shape}"
+def _check_values(name: str, values: np.ndarray, space: spaces.Space[Any]) -> None:
+    outside = first_outside(space, values)
+    if outside is not None:
+        raise DatasetError(f"`{name}` must lie in {describe(space)}, got {outside}")
 
 
-def _outside(name: str, values: np.ndarray, space: spaces.Space[Any]) -> DatasetError:
-    return DatasetError(f"`{name}` must lie in {space}, got {values.min()}..{values.max()}")
+def first_outside(space: spaces.Space[Any], values: np.ndarray) -> Any | None:
+    """Give the first number of a batch (..., *shape) that is outside, None if there is none.
 
-
-def is_inside(space: spaces.Space[Any], values: np.ndarray) -> bool:
-    """Tell whether a batch (..., *shape) lies in a Box, Discrete, MultiDiscrete, MultiBinary.
-
-    >>> is_inside(spaces.Discrete(3, start=-1), np.array([-1, 1]))
+    >>> first_outside(spaces.Discrete(3, start=-1), np.array([-1, 1])) is None
     True
-    >>> is_inside(spaces.MultiDiscrete([2, 3]), np.array([[1, 2], [2, 1]]))
-    False
+    >>> int(first_outside(spaces.MultiDiscrete([2, 3]), np.array([[1, 2], [4, 1]])))
+    4
+
+    Raises:
+        SpaceError: If the space is none of Box, Discrete, MultiDiscrete, MultiBinary.
     """
     match space:
         case spaces.Discrete():
@@ -116,4 +119,15 @@ def is_inside(space: spaces.Space[Any], values: np.ndarray) -> bool:
             inside = (values >= space.low) & (values <= space.high)
         case _:
             raise SpaceError(f"`space` must be an array of numbers, got {space}")
-    return bool(np.all(inside))
+    return None if np.all(inside) else values[~inside].flat[0]
+
+
+def describe(space: spaces.Space[Any]) -> str:
+    """Write a space in one line, a Box by its widest bounds.
+
+    >>> describe(spaces.Box(0, np.array([10, 5, 3], np.uint8), dtype=np.uint8))
+    'Box(0, 10, (3,), uint8)'
+    """
+    if isinstance(space, spaces.Box) and space.low.size:
+        return f"Box({space.low.min()}, {space.high.max()}, {space.shape}, {space.dtype})"
+    return " ".join(str(space).split())

@@ -74,7 +74,8 @@ def prepared_observation_space(env: Env) -> spaces.Space[Any]:
     if isinstance(space, spaces.Dict):
         image = space.spaces.get("image")
         if image is not None and _is_unbounded_grid(image, shapes):
-            return spaces.Dict({**space.spaces, "image": _bounded_grid(image)})
+            parts = {**space.spaces, "image": _bounded_grid(image)}
+            return spaces.Dict(list(parts.items()))
     return _bounded_grid(space) if _is_unbounded_grid(space, shapes) else space
 
 
@@ -89,7 +90,8 @@ def _without_text(space: spaces.Space[Any], name: str) -> spaces.Space[Any]:
         _log_dropped(name, dropped)
     parts = {key: _without_text(child, name) for key, child in kept.items()}
     changed = dropped or any(part is not kept[key] for key, part in parts.items())
-    return spaces.Dict(parts) if changed else space
+    # A list, since a Dict made from a dictionary sorts its keys.
+    return spaces.Dict(list(parts.items())) if changed else space
 
 
 def _is_text(space: spaces.Space[Any]) -> bool:

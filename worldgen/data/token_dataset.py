@@ -54,7 +54,9 @@ class Context:
         if self.tokens.ndim != 3 or self.tokens.shape[1] < 1:
             raise ShapeError(f"`tokens` must have shape (B, C, K), got {tuple(self.tokens.shape)}")
         if self.actions.shape[:2] != self.tokens.shape[:2]:
-            raise ShapeError(f"`actions` must have shape (B, C, A), got {tuple(self.actions.shape)}")
+            raise ShapeError(
+                f"`actions` must have shape (B, C, A), got {tuple(self.actions.shape)}"
+            )
         if self.valid.shape != self.tokens.shape[:2]:
             raise ShapeError(f"`valid` must have shape (B, C), got {tuple(self.valid.shape)}")
 

@@ -176,7 +176,8 @@ class _Evaluation:
     def _events(
         self, index: np.ndarray, weights: np.ndarray, bar: Progress
     ) -> tuple[EventFidelity, EventFidelity]:
-        rewards, ends = [], []
+        rewards: list[np.ndarray] = []
+        ends: list[np.ndarray] = []
         for part in _parts(index):
             imagination = self._begin(part - 1, "events", len(rewards))
             imagined = imagination.step(self.model.encode_actions(self.truth.actions[part]))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from worldgen.config import require
 from worldgen.data.episode import Episode
@@ -82,7 +83,7 @@ def dream_along(
     require(horizon >= 1, "horizon", "be at least 1", horizon)
     stop = min(start + horizon, len(episode))
     dataset = model.dataset([episode])
-    context = dataset.contexts_at(np.array([0]), np.array([start]))
+    context = dataset.contexts_at(torch.tensor([0]), torch.tensor([start]))
     rollout = model.imagine(context, episode.actions[None, start:stop], sampler=sampler, seed=seed)
     space = model.observation_space
     seen = flatten(space, model.decode(context.tokens[:, -1]))

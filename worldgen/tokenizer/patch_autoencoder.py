@@ -86,6 +86,17 @@ class PatchAutoencoder(nn.Module):
         """G."""
         return self.quantizer.codebook.shape[0]
 
+    @property
+    def num_values(self) -> int:
+        """How many numbers a code stands for; 0 where codes are names of patches."""
+        return 0 if self.skip_in is None else self.modality.num_features
+
+    def standard_values(self) -> list[Tensor | None]:
+        """Give the standardised values (V, P) of each codebook's codes, None for names."""
+        if self.skip_in is None:
+            return [None] * self.num_codebooks
+        return list((self.table - self.center.unsqueeze(1)) / self.scale.unsqueeze(1))
+
     def grouped(self, patches: Tensor) -> Tensor:
         """Lay a frame's patches out by codebook: (B, K, P) -> (N, G, P)."""
         return patches.reshape(-1, self.num_codebooks, patches.shape[-1])

@@ -258,6 +258,29 @@ class Tokenizer(nn.Module):
                 vectors += list(codec.quantizer.codebook)
         return vectors
 
+    @property
+    def values_of_codebook(self) -> list[int]:
+        """How many numbers a code of each codebook stands for; 0 where codes are names."""
+        counts: list[int] = []
+        for path in self._leaves:
+            codec = self._codec(path)
+            if isinstance(codec, CategoryCodec):
+                counts += [0] * codec.num_tokens
+            else:
+                counts += [codec.num_values] * codec.num_codebooks
+        return counts
+
+    def codebook_values(self) -> list[Tensor | None]:
+        """Give the standardised values (V, P) of each codebook of numbers, else None."""
+        values: list[Tensor | None] = []
+        for path in self._leaves:
+            codec = self._codec(path)
+            if isinstance(codec, CategoryCodec):
+                values += [None] * codec.num_tokens
+            else:
+                values += codec.standard_values()
+        return values
+
     def refresh(self) -> None:
         """Rebuild what is derived from the weights; to be called after loading them."""
         for codec in self.codecs.values():

@@ -21,6 +21,8 @@ from worldgen.errors import ShapeError
 __all__ = ["Quantized", "VectorQuantizer", "VectorQuantizerConfig"]
 
 _KMEANS_ITERATIONS = 5
+_SEEDING_POINTS = 4
+"""Points that the seeding looks at, in units of V."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +123,9 @@ class VectorQuantizer(nn.Module):
             latents: (N, G, E) from the untrained encoder, N of any size.
             generator: Draws the seeds; on the CPU.
         """
-        for group in range(self.codebook.shape[0]):
-            self.codebook[group] = _spread(latents[:, group], self.config.num_codes, generator)
+        most = _SEEDING_POINTS * self.config.num_codes
+        some = torch.randperm(len(latents), generator=generator)[:most].to(latents.device)
+        self.codebook.copy_(_spread(latents[some], self.config.num_codes, generator))
         for _ in range(_KMEANS_ITERATIONS):
             count, total = self._assignments(latents, self.encode(latents))
             means = total / count.clamp(min=1).unsqueeze(-1)
@@ -169,17 +172,27 @@ class VectorQuantizer(nn.Module):
 
 
 def _spread(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Choose `count` of the points far from each other (k-means++, Arthur 2007).
+    """Choose `count` points of each group far from each other (k-means++, Arthur 2007).
 
     Where there are fewer distinct points, the rest are copies, which nothing chooses.
+
+    Args:
+        points: (N, G, E).
+        count: How many of the N.
+        generator: On the CPU.
+
+    Returns:
+        (G, count, E).
     """
-    chosen = torch.empty(count, points.shape[1], device=points.device, dtype=points.dtype)
-    distance = torch.full((len(points),), float("inf"), device=points.device)
-    index = int(torch.randint(len(points), (), generator=generator))
+    groups = torch.arange(points.shape[1], device=points.device)
+    uniform = torch.rand(count, points.shape[1], 1, generator=generator, dtype=torch.float64)
+    uniform = uniform.to(points.device)
+    chosen = points.new_empty(count, *points.shape[1:])
+    distance = torch.ones(points.shape[1], len(points), dtype=torch.float64, device=points.device)
     for position in range(count):
-        chosen[position] = points[index]
-        distance = torch.minimum(distance, (points - points[index]).square().sum(-1))
-        mass = distance.double().cumsum(0).cpu()
-        draw = torch.rand((), generator=generator, dtype=torch.float64) * mass[-1]
-        index = min(int(torch.searchsorted(mass, draw, right=True)), len(points) - 1)
-    return chosen
+        mass = distance.cumsum(1)
+        draw = torch.searchsorted(mass, uniform[position] * mass[:, -1:], right=True)
+        chosen[position] = points[draw.clamp(max=len(points) - 1).squeeze(1), groups]
+        squares = (points - chosen[position]).square().sum(-1).T.double()
+        distance = squares if position == 0 else torch.minimum(distance, squares)
+    return chosen.transpose(0, 1)

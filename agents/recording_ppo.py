@@ -1,0 +1,244 @@
+"""PPO whose real environment steps are written into episodes.
+
+Classes:
+    RecordingPPO: base of agents that learn from episodes by way of a model.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import pathlib
+from collections.abc import Callable
+from typing import Any, Self
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import safe_mean
+from stable_baselines3.common.vec_env import VecEnv
+
+from worldgen.agents.real_env import EpisodeRecorder, as_vec_env, environment_of, raw_space
+from worldgen.data.environment import EnvLike
+from worldgen.data.episodes import Episodes
+from worldgen.errors import ConfigError, DatasetError, SpaceError
+from worldgen.progress import Progress
+
+__all__ = ["RecordingPPO"]
+
+
+class RecordingPPO(PPO):
+    """A PPO that acts in a real environment and keeps what it sees as episodes.
+
+    Observations are kept as the environment gives them, before SB3 puts the channels of
+    pictures first. The episodes are not part of the saved agent: they have a folder of their
+    own, and `load` and `set_episodes` bring them back.
+
+    Args:
+        policy: As in SB3.
+        env: What `as_vec_env` takes, or None for an agent that is being loaded.
+        episodes: Episodes to go on with.
+        episodes_path: New folder for the episodes, where there are none to go on with.
+        n_envs: Rows of the environment.
+        **ppo: Arguments of SB3's PPO.
+    """
+
+    def __init__(
+        self,
+        policy: str | type[ActorCriticPolicy],
+        env: EnvLike | VecEnv | None,
+        *,
+        episodes: Episodes | None,
+        episodes_path: str | pathlib.Path | None,
+        n_envs: int,
+        **ppo: Any,
+    ) -> None:
+        self._environment = environment_of(env)
+        self._round_timesteps, self._recorded_timesteps = 0, 0
+        self._episodes: Episodes | None = None
+        vec_env = None if env is None else as_vec_env(env, n_envs)
+        super().__init__(policy, vec_env, **ppo)  # type: ignore[arg-type]
+        if vec_env is not None:
+            self._real_space: spaces.Space[Any] = raw_space(vec_env)
+            self._set_up_episodes(episodes, episodes_path)
+
+    def _set_up_episodes(
+        self, episodes: Episodes | None, path: str | pathlib.Path | None = None
+    ) -> None:
+        if episodes is not None and path is not None:
+            raise ConfigError("`episodes_path` must be left out with `episodes`, which have theirs")
+        if episodes is not None:
+            self._check_episodes(episodes)
+        elif path is not None:
+            episodes = Episodes.create(
+                path, self._real_space, self.action_space, environment=self._environment
+            )
+        else:
+            episodes = Episodes(self._real_space, self.action_space, environment=self._environment)
+        self._episodes, self._recorded_timesteps = episodes, episodes.num_steps
+
+    def _check_episodes(self, episodes: Episodes) -> None:
+        for name, own, other in (
+            ("observation", self._real_space, episodes.observation_space),
+            ("action", self.action_space, episodes.action_space),
+        ):
+            if own != other:
+                raise SpaceError(
+                    f"`episodes` must come from an environment with the {name} space {own}, "
+                    f"got {other}"
+                )
+
+    @property
+    def episodes(self) -> Episodes:
+        """The real episodes that were made.
+
+        Raises:
+            DatasetError: If the agent was loaded without its episodes.
+        """
+        if self._episodes is None:
+            raise DatasetError(
+                "the agent has no episodes: pass `episodes` to `load`, or call `set_episodes`"
+            )
+        return self._episodes
+
+    def set_episodes(self, episodes: Episodes) -> None:
+        """Go on with these episodes: those of an agent that was saved and loaded.
+
+        Environment steps in them that were made after the agent was saved are counted.
+
+        Raises:
+            SpaceError: If they come from an environment with other spaces.
+        """
+        self._check_episodes(episodes)
+        unsaved = max(0, episodes.num_steps - self._recorded_timesteps)
+        self.num_timesteps += unsaved
+        self._round_timesteps += unsaved
+        self._episodes, self._recorded_timesteps = episodes, episodes.num_steps
+
+    def _checked_env(self) -> VecEnv:
+        """Give the environment of an agent that has everything to learn.
+
+        Raises:
+            ConfigError: If it was loaded without an environment.
+            DatasetError: If it was loaded without its episodes, or with too few.
+        """
+        if self.env is None:
+            raise ConfigError(
+                "the agent has no environment: pass `env` to `load`, or call `set_env`"
+            )
+        if self.episodes.num_steps < self._recorded_timesteps:
+            raise DatasetError(
+                f"the agent has made {self._recorded_timesteps} environment steps, its episodes "
+                f"hold {self.episodes.num_steps}: load all of them and call `set_episodes`"
+            )
+        return self.env
+
+    def set_env(self, env: EnvLike | VecEnv, force_reset: bool = True) -> None:  # type: ignore[override]
+        """Go on in this environment, with as many rows as before.
+
+        Args:
+            env: As in the constructor.
+            force_reset: Whether `learn` resets it first.
+        """
+        super().set_env(as_vec_env(env, self.n_envs), force_reset)
+
+    def _collect(
+        self,
+        num_vec_steps: int,
+        choose: Callable[[], np.ndarray],
+        callback: BaseCallback,
+        bar: Progress,
+    ) -> bool:
+        """Step all rows `num_vec_steps` times; false if the callback broke it off."""
+        env = self._checked_env()
+        callback.on_rollout_start()
+        with EpisodeRecorder(env, self.episodes, self._environment) as recorder:
+            recorder.begin(self._last_obs)
+            for _ in range(num_vec_steps):
+                actions = choose()
+                new_obs, rewards, dones, infos = env.step(actions)
+                recorder.add(actions, rewards, dones, infos, new_obs)
+                self.num_timesteps += env.num_envs
+                self._round_timesteps += env.num_envs
+                self._recorded_timesteps += env.num_envs
+                self._last_obs = new_obs  # type: ignore[assignment]
+                self._last_episode_starts = dones
+                self._update_info_buffer(infos, dones)
+                bar.update(env.num_envs, **self._recent(mean_return="r"))
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+        callback.on_rollout_end()
+        return True
+
+    def _recent(self, **keys: str) -> dict[str, float]:
+        """Give the means of Monitor's values over the last episodes, name -> key in its info."""
+        recent = self.ep_info_buffer
+        if not recent:
+            return {}
+        return {
+            name: float(safe_mean([info[key] for info in recent])) for name, key in keys.items()
+        }
+
+    def _random_actions(self, seed: int) -> Callable[[], np.ndarray]:
+        space = copy.deepcopy(self.action_space)
+        space.seed(seed % 2**32)
+        return lambda: np.stack([space.sample() for _ in range(self.n_envs)])
+
+    def _policy_actions(self) -> np.ndarray:
+        assert self._last_obs is not None
+        return self.predict(self._last_obs, deterministic=False)[0]
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_episodes"]
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: EnvLike | VecEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        *,
+        episodes: Episodes | None = None,
+        n_envs: int = 8,
+        **kwargs: Any,
+    ) -> Self:
+        """Read an agent that `save` wrote.
+
+        To act, the file is enough. To go on learning, give the environment and the episodes
+        and call `learn(..., reset_num_timesteps=False)`: it goes on with the phase that was
+        next when the agent was saved.
+
+        Args:
+            path: The file.
+            env: As in the constructor.
+            device: As in the constructor.
+            custom_objects: As in SB3.
+            print_system_info: As in SB3.
+            force_reset: Whether `learn` resets the environment first.
+            episodes: The episodes that the agent has made.
+            n_envs: Rows, where `env` does not say.
+            **kwargs: Attributes to change.
+        """
+        agent = super().load(
+            path,
+            None if env is None else as_vec_env(env, n_envs),  # type: ignore[arg-type]
+            device,
+            custom_objects,
+            print_system_info,
+            force_reset,
+            **kwargs,
+        )
+        if agent._recorded_timesteps:
+            agent._episodes = None
+        else:
+            agent._set_up_episodes(None)
+        if episodes is not None:
+            agent.set_episodes(episodes)
+        return agent

@@ -1,0 +1,144 @@
+"""Saving and loading of `DreamPPO`."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from worlds import CountingWorld
+
+from tests.agents.conftest import DICT, GRID, IMAGE, Diary, assert_equal_weights, make_agent
+from worldgen import Episodes
+from worldgen.agents import DreamPPO
+from worldgen.errors import ConfigError, DatasetError, SpaceError
+
+IN_ANOTHER_PROCESS = """
+import json, sys
+import numpy as np
+import torch
+torch.set_num_threads(1)
+import worlds, gymnasium
+from worldgen import Episodes
+from worldgen.agents import DreamPPO
+folder, env_id = sys.argv[1:]
+agent = DreamPPO.load(folder + "/agent.zip", env=env_id, n_envs=4, device="cpu",
+                      episodes=Episodes.load(folder + "/episodes"))
+observation, _ = gymnasium.make(env_id).reset(seed=3)
+before = agent.predict(observation, deterministic=True)[0].tolist()
+tokens = agent.world_model.encode({k: np.asarray(v)[None] for k, v in observation.items()}
+    if isinstance(observation, dict) else observation[None]).tolist()
+agent.learn(32, reset_num_timesteps=False)
+print(json.dumps([before, tokens, agent.num_timesteps, agent.imagined_timesteps, agent.round,
+                  agent.episodes.num_steps, agent.world_model.num_fits]))
+"""
+
+
+@pytest.mark.parametrize("env_id", [DICT, IMAGE])
+def test_another_process_acts_alike_and_goes_on(env_id, tmp_path, repository):
+    agent = make_agent(env_id, n_envs=4, episodes_path=tmp_path / "episodes").learn(64)
+    agent.save(tmp_path / "agent")
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path), env_id]
+    done = subprocess.run(
+        command, cwd=repository / "tests", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    acted, tokens, real, imagined, rounds, recorded, fits = json.loads(done.stdout)
+    observation, _ = (
+        agent.env.venv.envs[0].reset(seed=3)
+        if env_id == IMAGE
+        else (agent.env.envs[0].reset(seed=3))
+    )
+    assert agent.predict(observation, deterministic=True)[0].tolist() == acted
+    batch = (
+        {key: np.asarray(part)[None] for key, part in observation.items()}
+        if isinstance(observation, dict)
+        else observation[None]
+    )
+    assert agent.world_model.encode(batch).tolist() == tokens
+    assert (real, imagined, rounds, recorded, fits) == (96, 64, 2, 96, 2)
+
+
+def test_everything_comes_back(tmp_path):
+    agent = make_agent().learn(96)
+    agent.save(tmp_path / "agent.zip")
+    loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu")
+    assert_equal_weights(agent, loaded)
+    for name in ("num_timesteps", "imagined_timesteps", "phase", "round", "config", "seed"):
+        assert getattr(loaded, name) == getattr(agent, name)
+    assert loaded.world_model.config == agent.world_model.config
+    assert loaded.world_model.environment == agent.world_model.environment
+    moments = agent.policy.optimizer.state_dict()["state"]
+    restored = loaded.policy.optimizer.state_dict()["state"]
+    assert torch.equal(moments[0]["exp_avg"], restored[0]["exp_avg"])
+
+
+@pytest.mark.parametrize("pause", [(0, "collect"), (0, "fit"), (0, "dream"), (1, "collect")])
+def test_going_on_equals_never_having_stopped(pause, tmp_path):
+    whole = make_agent().learn(96)
+    part = make_agent().learn(96, Diary(stop_after=pause))
+    part.save(tmp_path / "agent.zip")
+    loaded = DreamPPO.load(
+        tmp_path / "agent.zip",
+        env=part.env,
+        device="cpu",
+        force_reset=False,
+        episodes=copy.deepcopy(part.episodes),
+    )
+    loaded.learn(96 - part.num_timesteps, reset_num_timesteps=False)
+    assert loaded.num_timesteps == whole.num_timesteps
+    assert_equal_weights(whole, loaded)
+
+
+def test_steps_made_after_the_save_are_counted(tmp_path):
+    agent = make_agent(CountingWorld, episodes_path=tmp_path / "episodes")
+    agent.save(tmp_path / "agent.zip")
+    agent.learn(64, lambda *_: agent.num_timesteps < 40)  # killed in the first collection
+    loaded = DreamPPO.load(
+        tmp_path / "agent.zip",
+        env=CountingWorld,
+        device="cpu",
+        episodes=Episodes.load(tmp_path / "episodes"),
+    )
+    assert loaded.num_timesteps == 40
+    diary = Diary()
+    loaded.learn(24, diary, reset_num_timesteps=False)
+    assert loaded.num_timesteps == loaded.episodes.num_steps == 64
+    assert diary.phases == ["collect", "fit", "dream"]
+
+
+def test_a_resumed_agent_does_not_meet_its_first_episodes_again(tmp_path):
+    agent = make_agent().learn(64)
+    agent.save(tmp_path / "agent.zip")
+    episodes = agent.episodes.subset(range(len(agent.episodes)))
+    loaded = DreamPPO.load(tmp_path / "agent.zip", env=GRID, device="cpu", episodes=episodes)
+    loaded.learn(32, reset_num_timesteps=False)
+    firsts = [e.observations["observation"][0].tobytes() for e in loaded.episodes]
+    assert set(firsts[:8]).isdisjoint(firsts[-8:])
+
+
+def test_what_is_missing_is_named(tmp_path):
+    agent = make_agent().learn(64)
+    agent.save(tmp_path / "agent.zip")
+    loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu")
+    with pytest.raises(ConfigError, match="no environment: pass `env` to `load`"):
+        loaded.learn(64)
+    loaded.set_env(GRID)
+    with pytest.raises(DatasetError, match="no episodes: pass `episodes` to `load`"):
+        loaded.learn(64)
+    other = make_agent("worlds/Vector-v0").episodes
+    with pytest.raises(SpaceError, match="`episodes` must come from"):
+        loaded.set_episodes(other)
+    loaded.set_episodes(agent.episodes)
+    assert loaded.learn(32, reset_num_timesteps=False).num_timesteps == 96
+
+
+def test_hyperparameters_may_be_changed_on_loading(tmp_path):
+    agent = make_agent().learn(64)
+    agent.save(tmp_path / "agent.zip")
+    loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu", ent_coef=0.5)
+    assert loaded.ent_coef == 0.5

@@ -1,0 +1,139 @@
+"""The command line's own part: verbs, exit codes, errors of one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from worldgen.cli import application
+from worldgen.cli.application import VERBS
+from worldgen.errors import SpaceError
+from worldgen.version import __version__
+
+
+def one_line(ended):
+    lines = ended.err.strip().splitlines()
+    assert len(lines) == 1, ended.err
+    assert lines[0].startswith("worldgen: error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_names_every_verb(command, option):
+    ended = command(option)
+    assert ended.code == 0
+    assert all(f"  {verb} " in ended.out for verb in VERBS)
+
+
+def test_version(command):
+    assert command("--version").out == f"worldgen {__version__}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(command, verb):
+    ended = command(verb, "--help")
+    assert ended.code == 0
+    assert f"usage: worldgen {verb}" in ended.out
+    assert "--seed INT" in ended.out
+
+
+def test_help_loads_no_torch():
+    script = (
+        "import sys; from worldgen.cli import main; code = main(['--help']); "
+        "heavy = {'torch', 'gymnasium', 'stable_baselines3', 'numpy'} & set(sys.modules); "
+        "sys.exit(f'{code} {heavy}' if code or heavy else 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a verb is missing"),
+        (["trian"], "did you mean 'train'?"),
+        (["zzz"], "the verbs are collect, fit"),
+        (["collect"], "ENV"),
+        (["collect", "CartPole-v1", "--timesteps", "many"], "Error parsing --timesteps"),
+        (["collect", "CartPole-v1", "--timestep", "3"], "Unrecognized options: --timestep"),
+        (["collect", "CartPole-v1", "--seed", "-1"], "`seed` must be in [0, 2**31), got -1"),
+        (["collect", "CartPole-v1", "--threads", "0"], "`threads` must be at least 1, got 0"),
+        (["dream", "m", "--horizon", "0"], "`horizon` must be at least 1, got 0"),
+        (["dream", "m", "--output", "a.mp4"], "`output` must end in .gif, got 'a.mp4'"),
+        (["train", "CartPole-v1", "--timesteps", "4"], "`timesteps` must be at least 8"),
+        (["train", "CartPole-v1", "--dream.horizon", "0"], "`horizon` must be at least 1, got 0"),
+    ],
+)
+def test_wrong_arguments_end_with_2(command, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = command(*arguments)
+    assert ended.code == 2
+    assert message in one_line(ended)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["collect", "train"])
+def test_unknown_environments_end_with_2_and_the_closest_id(command, verb, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = command(verb, "MiniGrid-DoorKy-5x5-v0")
+    assert ended.code == 2
+    assert "did you mean 'MiniGrid-DoorKey-5x5-v0'" in one_line(ended)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "dream"])
+def test_missing_models_end_with_1(command, verb, tmp_path):
+    arguments = [tmp_path / "none"] if verb == "dream" else [tmp_path / "none", tmp_path]
+    ended = command(verb, *arguments)
+    assert ended.code == 1
+    assert "must be a folder with config.json" in one_line(ended)
+
+
+def failing(error):
+    def run(arguments):
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (SpaceError("one\n  two"), 1, "one two"),
+        (FileNotFoundError(2, "No such file", "x"), 1, "No such file"),
+        (ZeroDivisionError("oh"), 1, "ZeroDivisionError: oh (--debug shows where it happened)"),
+        (KeyboardInterrupt(), 1, "interrupted"),
+    ],
+)
+def test_failures_are_one_line(command, monkeypatch, error, code, message):
+    monkeypatch.setattr("worldgen.cli.collect.run", failing(error))
+    ended = command("collect", "CartPole-v1")
+    assert ended.code == code
+    assert message in one_line(ended)
+
+
+def test_debug_shows_the_traceback(command, monkeypatch):
+    monkeypatch.setattr("worldgen.cli.collect.run", failing(ZeroDivisionError("oh")))
+    with pytest.raises(ZeroDivisionError):
+        command("collect", "CartPole-v1", "--debug")
+
+
+def test_threads_are_set_where_asked_for(command, monkeypatch):
+    seen = []
+    monkeypatch.setattr("torch.set_num_threads", seen.append)
+    monkeypatch.setattr("worldgen.cli.collect.run", lambda arguments: None)
+    assert command("collect", "CartPole-v1", "--threads", "3").code == 0
+    assert seen == [3]
+
+
+def test_python_m_worldgen(capsys, monkeypatch):
+    import runpy
+
+    monkeypatch.setattr(sys, "argv", ["worldgen", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("worldgen", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"worldgen {__version__}\n"
+    assert application.VERBS

@@ -1,0 +1,210 @@
+"""`worldgen train` from an id to films and numbers, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from worldgen.agents import DreamPPO
+from worldgen.cli.judgement import Judgement
+from worldgen.cli.training import Checkpoints
+from worldgen.data.episodes import Episodes
+from worldgen.evaluation import FidelityReport
+from worldgen.run_folder import RunFolder
+from worldgen.world_model import WorldModel
+
+
+class Killed(BaseException):
+    """The process is killed."""
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_everything_that_it_promises(finished):
+    folder, _ = finished
+    run = RunFolder.open(folder)
+    assert Episodes.load(run.episodes).num_steps == 96
+    assert Episodes.load(run.held_out).num_steps == 96
+    model = WorldModel.load(run.model)
+    assert model.environment.id == "MiniGrid-Empty-5x5-v0"
+    agent = DreamPPO.load(run.agent)
+    assert (agent.num_timesteps, agent.imagined_timesteps) == (96, 128)
+    weights = agent.world_model.state_dict()
+    assert all(bool((weights[name] == value).all()) for name, value in model.state_dict().items())
+    for name in ("agent", "random"):
+        with Image.open(run.films / f"{name}.gif") as film:
+            assert film.n_frames == 7
+    assert read(run.record)["starts"][0]["command"].startswith("worldgen")
+    assert read(run.config)["dream"]["horizon"] == 8
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_the_report_holds_results_alone(finished):
+    folder, _ = finished
+    report = read(folder / "report.json")
+    assert report["environment"] == {"id": "MiniGrid-Empty-5x5-v0", "wrappers": []}
+    assert report["real_environment_steps"] == 96
+    assert report["imagined_environment_steps"] == 128
+    assert len(report["agent"]["returns"]) == report["random"]["episodes"] == 3
+    assert 0 <= report["random"]["success_rate"] <= 1
+    fidelity = FidelityReport.from_dict(report["fidelity"])
+    assert fidelity == FidelityReport.load(folder / "model" / "report.json")
+    assert fidelity.num_transitions == 96
+    assert str(folder) not in (folder / "report.json").read_text()
+
+
+def test_the_output_ends_with_the_table_and_the_paths(finished):
+    folder, ended = finished
+    for part in (
+        "real environment steps used",
+        "imagined environment steps used",
+        "success over 3 held-out episodes, random policy",
+        "success over 3 held-out episodes, agent",
+        "dreams exactly right after 15 steps",
+        "recall on rewarding transitions",
+        "wall time: dream",
+    ):
+        assert part in ended.out
+    last = ended.out.splitlines()[-6:]
+    assert [line.split()[0] for line in last] == [
+        *("film", "film", "model", "agent", "report", "TensorBoard")
+    ]
+    for phase in ("collect", "fit", "dream"):
+        assert f"round 2  {phase}" in ended.out
+    assert read(folder / "timings.json").keys() >= {"collect", "fit", "dream", "fidelity", "films"}
+
+
+def test_tensorboard_gets_scalars_and_dreams(finished):
+    folder, _ = finished
+    scalars, images = set(), set()
+    for events in (folder / "tensorboard").rglob("events.out.tfevents.*"):
+        accumulator = EventAccumulator(str(events))
+        accumulator.Reload()
+        scalars |= set(accumulator.Tags()["scalars"])
+        images |= set(accumulator.Tags()["images"])
+    assert {"dream/ep_rew_mean", "fidelity/exact_by_horizon"} <= scalars
+    assert any(name.startswith("model/dynamics") for name in scalars)
+    assert images == {"dream/real_above_imagined"}
+
+
+def test_equal_seeds_give_equal_reports(train, finished, tmp_path):
+    # Asked to go on where there is nothing yet, it begins.
+    assert train(tmp_path / "again", "--resume").code == 0
+    first, second = finished[0] / "report.json", tmp_path / "again" / "report.json"
+    assert first.read_bytes() == second.read_bytes()
+    films = [
+        (path / "films" / "agent.gif").read_bytes() for path in (finished[0], tmp_path / "again")
+    ]
+    assert films[0] == films[1]
+
+
+def test_a_run_is_not_overwritten_unasked(train, finished):
+    folder, _ = finished
+    ended = train(folder)
+    assert ended.code == 1
+    assert "--resume" in ended.err
+    assert "--overwrite" in ended.err
+    assert (folder / "report.json").is_file()
+
+
+def test_resuming_a_finished_run_shows_the_same_again(train, finished):
+    folder, ended = finished
+    before = (folder / "report.json").read_bytes()
+    again = train(folder, "--resume")
+    assert again.code == 0, again.err
+    assert (folder / "report.json").read_bytes() == before
+    assert "round" not in again.out.replace("of round", "")
+    assert ended.out.splitlines()[-5:] == again.out.splitlines()[-5:]
+
+
+def test_resuming_wants_the_same_settings(train, finished):
+    ended = train(finished[0], "--resume", "--seed", 5)
+    assert ended.code == 1
+    assert "was begun with seed = 0, now it is 5" in ended.err
+
+
+def kill_at(monkeypatch, owner, name, count, *, after=False):
+    """Let the `count`-th call of a method kill the process, before or after its work."""
+    original, calls = getattr(owner, name), []
+
+    def dying(self, *arguments, **options):
+        calls.append(name)
+        if len(calls) < count or after:
+            result = original(self, *arguments, **options)
+        if len(calls) == count:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(owner, name, dying)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "count", "after", "kept_steps"),
+    [
+        pytest.param(DreamPPO, "learn", 1, False, 0, id="before the first phase"),
+        pytest.param(Checkpoints, "on_phase_end", 1, False, 48, id="before the first is saved"),
+        pytest.param(WorldModel, "fit", 1, True, 48, id="after a fit, before it is saved"),
+        pytest.param(Checkpoints, "on_phase_end", 3, True, 48, id="between rounds"),
+        pytest.param(Checkpoints, "on_phase_end", 4, False, 96, id="in the last collection"),
+        pytest.param(Judgement, "_collect", 1, True, 96, id="while measuring"),
+        pytest.param(Judgement, "_film", 1, False, 96, id="before the films"),
+    ],
+)
+def test_a_killed_run_goes_on(
+    train, finished, tmp_path, monkeypatch, owner, name, count, after, kept_steps
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        kill_at(patch, owner, name, count, after=after)
+        with pytest.raises(Killed):
+            train(folder)
+    run = RunFolder.open(folder)
+    kept = {file.name: file.read_bytes() for file in run.episodes.glob("episode-*")}
+    assert Episodes.load(run.episodes).num_steps == kept_steps
+    stages = run.stages()
+    ended = train(folder, "--resume")
+    assert ended.code == 0, ended.err
+    assert {name: (run.episodes / name).read_bytes() for name in kept} == kept
+    assert run.stages().items() >= stages.items()
+    report = read(run.report)
+    assert (report["real_environment_steps"], report["imagined_environment_steps"]) == (96, 128)
+    assert len(read(run.record)["starts"]) == 2
+    if name in ("_collect", "_film"):
+        assert run.report.read_bytes() == (finished[0] / "report.json").read_bytes()
+
+
+def test_a_damaged_agent_is_said_so(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, Checkpoints, "on_phase_end", 1, after=True)
+        with pytest.raises(Killed):
+            train(tmp_path / "run")
+    (tmp_path / "run" / "agent.zip").write_bytes(b"PK\x03\x04 torn")
+    ended = train(tmp_path / "run", "--resume")
+    assert ended.code == 1
+    assert "agent.zip is damaged" in ended.err
+
+
+@pytest.mark.parametrize("world", ["worlds/Vector-v0", "worlds/Image-v0"])
+def test_other_spaces_go_the_same_way(train, tmp_path, world):
+    ended = train(tmp_path / "run", env=world)
+    assert ended.code == 0, ended.err
+    assert "R2 of" in ended.out or "PSNR of" in ended.out
+    assert "success" not in ended.out
+
+
+def test_wrappers_are_part_of_the_environment(train, command, tmp_path):
+    wrappers = ("minigrid.wrappers:RGBImgPartialObsWrapper", "minigrid.wrappers:ImgObsWrapper")
+    options = [part for wrapper in wrappers for part in ("--wrapper", wrapper)]
+    folder = tmp_path / "run"
+    ended = train(folder, *options)
+    assert ended.code == 0, ended.err
+    assert WorldModel.load(folder / "model").environment.wrappers == wrappers
+    film = tmp_path / "dream.gif"
+    episodes = ("--episodes", folder / "held_out")
+    assert command("dream", folder, *episodes, "--output", film, "--horizon", 3).code == 0
+    assert film.is_file()

@@ -1,0 +1,124 @@
+"""collect, fit, evaluate and dream, one after the other, on a world of the tests."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from worldgen.data.episodes import Episodes
+from worldgen.evaluation import FidelityReport
+from worldgen.world_model import WorldModel
+
+WORLD = "worlds/Dict-v0"
+
+
+@pytest.fixture(scope="module")
+def episodes(command, tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "episodes"
+    ended = command("collect", WORLD, "--output", path, "--timesteps", 200, "--seed", 3)
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("200 environment steps in ")
+    assert ended.out.endswith(f": {path}\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(command, episodes, small_model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "model"
+    steps = ("--tokenizer-steps", 20, "--dynamics-steps", 25)
+    log = path.parent / "log"
+    ended = command("fit", episodes, "--output", path, "--log-dir", log, *steps, *small_model)
+    assert ended.code == 0, ended.err
+    assert "token_loss" in ended.out
+    assert list(log.glob("events.out.tfevents.*"))
+    return path
+
+
+def test_collect_writes_what_it_says(episodes):
+    loaded = Episodes.load(episodes)
+    assert loaded.num_steps == 200
+    assert loaded.environment.id == WORLD
+
+
+def test_fit_takes_its_settings_and_goes_on_from_a_model(command, episodes, model, tmp_path):
+    loaded = WorldModel.load(model)
+    assert loaded.config.dynamics.transformer.width == 32
+    assert loaded.environment.id == WORLD
+    output = tmp_path / "longer"
+    few = ("--tokenizer-steps", 1, "--dynamics-steps", 1)
+    ended = command("fit", episodes, "--start", model, "--output", output, *few)
+    assert ended.code == 0, ended.err
+    assert WorldModel.load(output).config == loaded.config
+
+
+def test_evaluate_prints_a_table_and_writes_a_report(command, episodes, model, tmp_path):
+    path = tmp_path / "report.json"
+    arguments = ("evaluate", model, episodes, "--dreams", 16, "--horizons", 1, 4, "--output", path)
+    ended = command(*arguments, "--denoising-steps", 2)
+    assert ended.code == 0, ended.err
+    report = FidelityReport.load(path)
+    assert str(report) in ended.out
+    assert [entry.horizon for entry in report.horizons] == [1, 4]
+    again = command(*arguments)
+    assert again.code == 1
+    assert "--overwrite" in again.err
+    assert command(*arguments, "--overwrite").code == 0
+
+
+def test_dream_films_given_episodes(command, episodes, model, tmp_path):
+    path = tmp_path / "dream.gif"
+    ended = command("dream", model, "--episodes", episodes, "--output", path, "--horizon", 5)
+    assert ended.code == 0, ended.err
+    assert str(path) in ended.out
+    with Image.open(path) as gif:
+        assert 2 <= gif.n_frames <= 6
+    assert command("dream", model, "--output", path).code == 1
+    last = len(Episodes.load(episodes)) - 1
+    chosen = ("--episode", last, "--start", 0, "--overwrite")
+    assert command("dream", model, "--episodes", episodes, "--output", path, *chosen).code == 0
+    chosen = ("--episode", last + 1, "--overwrite")
+    ended = command("dream", model, "--episodes", episodes, "--output", path, *chosen)
+    assert ended.code == 2
+    assert "`episode` must be in" in ended.err
+
+
+def test_dream_plays_the_models_own_environment(command, model, tmp_path):
+    path = tmp_path / "dream.gif"
+    ended = command("dream", model, "--output", path, "--horizon", 3)
+    assert ended.code == 0, ended.err
+    assert path.stat().st_size < 300_000
+
+
+def test_dream_needs_an_environment_or_episodes(command, model, tmp_path):
+    nowhere = tmp_path / "model"
+    nowhere.mkdir()
+    for file in model.iterdir():
+        (nowhere / file.name).write_bytes(file.read_bytes())
+    config = json.loads((nowhere / "config.json").read_text())
+    (nowhere / "config.json").write_text(json.dumps({**config, "environment": None}))
+    ended = command("dream", nowhere, "--output", tmp_path / "dream.gif")
+    assert ended.code == 2
+    assert "pass --episodes" in ended.err
+
+
+def test_episodes_of_another_environment_are_refused(command, model, tmp_path):
+    other = tmp_path / "other"
+    assert command("collect", "worlds/Grid-v0", "--output", other, "--timesteps", 20).code == 0
+    for arguments in (("evaluate", model, other), ("dream", model, "--episodes", other)):
+        ended = command(
+            *arguments, *(("--output", tmp_path / "a.gif") if "dream" in arguments else ())
+        )
+        assert ended.code == 1
+        assert "the model was built for the observation space" in ended.err
+
+
+@pytest.mark.parametrize("verb", ["collect", "fit"])
+def test_nothing_is_overwritten_unasked(command, verb, episodes, tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    source = WORLD if verb == "collect" else episodes
+    ended = command(verb, source, "--output", kept)
+    assert ended.code == 1
+    assert "pass --overwrite" in ended.err
