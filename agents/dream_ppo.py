@@ -173,7 +173,7 @@ class DreamPPO(RecordingPPO):
         assert self._world_model is not None
         return self._world_model
 
-    def learn(  # type: ignore[override]
+    def learn(
         self,
         total_timesteps: int,
         callback: MaybeCallback = None,

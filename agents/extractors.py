@@ -41,12 +41,13 @@ class SymbolicExtractor(BaseFeaturesExtractor):
 
     def __init__(self, observation_space: spaces.Space[Any], image_features: int = 128) -> None:
         require(image_features >= 1, "image_features", "be at least 1", image_features)
-        is_dict = isinstance(observation_space, spaces.Dict)
-        parts = dict(observation_space.spaces) if is_dict else {"": observation_space}
+        parts: dict[str, spaces.Space[Any]] = {"": observation_space}
+        if isinstance(observation_space, spaces.Dict):
+            parts = dict(observation_space.spaces)
         layers = {key: _layer(part, image_features) for key, part in parts.items()}
         widths = [width for _, width in layers.values()]
         super().__init__(observation_space, sum(widths))
-        self._keys = tuple(parts) if is_dict else None
+        self._keys = tuple(parts) if isinstance(observation_space, spaces.Dict) else None
         # A list and not a ModuleDict, whose keys may not contain dots.
         self.layers = nn.ModuleList(layer for layer, _ in layers.values())
 

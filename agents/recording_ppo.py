@@ -136,7 +136,7 @@ class RecordingPPO(PPO):
             )
         return self.env
 
-    def set_env(self, env: EnvLike | VecEnv, force_reset: bool = True) -> None:  # type: ignore[override]
+    def set_env(self, env: EnvLike | VecEnv, force_reset: bool = True) -> None:
         """Go on in this environment, with as many rows as before.
 
         Args:
@@ -196,7 +196,7 @@ class RecordingPPO(PPO):
         return [*super()._excluded_save_params(), "_episodes"]
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls,
         path: str | pathlib.Path | io.BufferedIOBase,
         env: EnvLike | VecEnv | None = None,
@@ -228,7 +228,7 @@ class RecordingPPO(PPO):
         """
         agent = super().load(
             path,
-            None if env is None else as_vec_env(env, n_envs),  # type: ignore[arg-type]
+            None if env is None else as_vec_env(env, n_envs),
             device,
             custom_objects,
             print_system_info,

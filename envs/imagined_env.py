@@ -100,7 +100,7 @@ class ImaginedEnv(gym.Env[Any, Any]):
         flat = self._view.flat(self._row.tokens)
         return unflatten(self.observation_space, {path: batch[0] for path, batch in flat.items()})
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """Draw the current frame, (H, W, 3) uint8; None without a render mode."""
         if self.render_mode is None or not self._begun:
             return None

@@ -138,8 +138,9 @@ class ImaginedVecEnv(VecEnv):
         self._lengths[over] = 0
         return self._nested(observations), rewards, dones, infos
 
-    def _nested(self, flat: dict[str, np.ndarray]) -> Any:
-        return unflatten(self.observation_space, flat)
+    def _nested(self, flat: dict[str, np.ndarray]) -> VecEnvObs:
+        nested: VecEnvObs = unflatten(self.observation_space, flat)
+        return nested
 
     def close(self) -> None:
         """Do nothing; there is nothing to release."""

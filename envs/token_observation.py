@@ -101,8 +101,9 @@ class VecTokenObservation(VecEnvWrapper):
                 infos[row] = {**infos[row], "terminal_observation": self._shown.one(last)}
         return self._batch(observations), rewards, dones, infos
 
-    def _batch(self, observations: Any) -> Any:
-        return unflatten(self.observation_space, self._shown.batch(observations))
+    def _batch(self, observations: Any) -> VecEnvObs:
+        batch: VecEnvObs = unflatten(self.observation_space, self._shown.batch(observations))
+        return batch
 
 
 class _Shown:

@@ -38,7 +38,7 @@ ROOT = "observation"
 def leaves(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
     """List the leaf spaces by path, in the space's own order.
 
-    >>> list(leaves(spaces.Dict(b=spaces.Discrete(2), a=spaces.Tuple([spaces.Discrete(3)]))))
+    >>> list(leaves(spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Tuple([spaces.Discrete(3)])})))
     ['a/0', 'b']
 
     Raises:
@@ -144,7 +144,12 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
                 "dtype": str(space.dtype),
             }
         case spaces.Discrete():
-            return {"type": "Discrete", "n": int(space.n), "start": int(space.start)}
+            return {
+                "type": "Discrete",
+                "n": int(space.n),
+                "start": int(space.start),
+                "dtype": str(space.dtype),
+            }
         case spaces.MultiDiscrete():
             return {
                 "type": "MultiDiscrete",
@@ -153,7 +158,8 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
                 "dtype": str(space.dtype),
             }
         case spaces.MultiBinary():
-            return {"type": "MultiBinary", "shape": list(space.shape)}
+            n = int(space.n) if np.ndim(space.n) == 0 else list(space.shape)
+            return {"type": "MultiBinary", "n": n}
         case spaces.Text():
             return {
                 "type": "Text",
@@ -194,12 +200,13 @@ def _space_from_json(description: Mapping[str, Any]) -> spaces.Space[Any]:
             high = _bound_from_json(description["high"], shape, dtype)
             return spaces.Box(low, high, shape, dtype.type)  # type: ignore[arg-type]
         case "Discrete":
-            return spaces.Discrete(description["n"], start=description["start"])
+            dtype = np.dtype(description["dtype"]).type
+            return spaces.Discrete(description["n"], start=description["start"], dtype=dtype)
         case "MultiDiscrete":
             nvec, start = np.array(description["nvec"]), np.array(description["start"])
             return spaces.MultiDiscrete(nvec, np.dtype(description["dtype"]).type, start=start)
         case "MultiBinary":
-            return spaces.MultiBinary(description["shape"])
+            return spaces.MultiBinary(description["n"])
         case "Text":
             return spaces.Text(
                 description["max_length"],
@@ -208,7 +215,8 @@ def _space_from_json(description: Mapping[str, Any]) -> spaces.Space[Any]:
             )
         case "Dict":
             parts = description["spaces"].items()
-            return spaces.Dict({key: space_from_json(child) for key, child in parts})
+            # As pairs, since a dictionary would be sorted and the leaves' order is the tokens'.
+            return spaces.Dict([(key, space_from_json(child)) for key, child in parts])
         case "Tuple":
             return spaces.Tuple([space_from_json(child) for child in description["spaces"]])
     raise ValueError(f"unknown space type {description['type']!r}")

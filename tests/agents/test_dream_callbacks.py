@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import (
 from stable_baselines3.common.monitor import Monitor
 from worlds import CountingWorld, DictWorld
 
-from tests.agents.conftest import DICT, Diary, make_agent
+from tests.agents.small_agents import DICT, Diary, make_agent
 from worldgen.agents import DreamPPO
 from worldgen.agents.callbacks import phase_callbacks
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from worlds import CountingWorld
 
-from tests.agents.conftest import DICT, GRID, IMAGE, Diary, assert_equal_weights, make_agent
+from tests.agents.small_agents import DICT, GRID, IMAGE, Diary, assert_equal_weights, make_agent
 from worldgen import Episodes
 from worldgen.agents import DreamPPO
 from worldgen.errors import ConfigError, DatasetError, SpaceError

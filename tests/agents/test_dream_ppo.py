@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, VecTrans
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from worlds import CountingWorld, GridWorld
 
-from tests.agents.conftest import (
+from tests.agents.small_agents import (
     DICT,
     GRID,
     IMAGE,
@@ -25,7 +25,7 @@ from tests.agents.conftest import (
     some_model,
     weights,
 )
-from worldgen import Episodes, EnvironmentSpec
+from worldgen import EnvironmentSpec, Episodes
 from worldgen.agents import DreamConfig, SymbolicExtractor
 from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, SpaceError
 
@@ -47,7 +47,7 @@ def test_it_never_makes_more_environment_steps_than_asked_for(n_envs, total):
 
 
 def test_too_few_environment_steps_are_refused():
-    with pytest.raises(ConfigError, match="`total_timesteps` must be at least 8, .*, got 7"):
+    with pytest.raises(ConfigError, match=r"`total_timesteps` must be at least 8, .*, got 7"):
         make_agent().learn(7)
 
 
@@ -155,7 +155,7 @@ def test_without_a_seed_agents_differ():
 def test_policy_and_optimizer_are_the_same_objects_from_round_to_round():
     agent = make_agent()
     policy, optimizer = agent.policy, agent.policy.optimizer
-    before = policy.action_net.weight.clone()
+    before = weights(agent)["policy.action_net.weight"].clone()
     agent.learn(64)
     after_one = next(iter(optimizer.state.values()))["step"].item()
     agent.learn(64, reset_num_timesteps=False)
@@ -186,11 +186,12 @@ def test_only_the_first_collection_acts_at_random(monkeypatch):
     agent = make_agent()
     asked = []
     predict = agent.policy.predict
-    monkeypatch.setattr(
-        agent.policy,
-        "predict",
-        lambda *a, **k: asked.append(agent.num_timesteps) or predict(*a, **k),
-    )
+
+    def listening(*args, **kwargs):
+        asked.append(agent.num_timesteps)
+        return predict(*args, **kwargs)
+
+    monkeypatch.setattr(agent.policy, "predict", listening)
     agent.learn(96)
     assert asked == list(range(64, 96, 8))
 
@@ -318,8 +319,8 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
         make_agent(episodes=some_episodes(), episodes_path=tmp_path)
     with pytest.raises(ConfigError, match="must not be a VecNormalize"):
         make_agent(VecNormalize(DummyVecEnv([GridWorld])))
-    with pytest.raises(DatasetError):
-        make_agent(episodes_path=tmp_path / "old").learn(64)
+    make_agent(episodes_path=tmp_path / "old").learn(64)
+    with pytest.raises(DatasetError, match="old"):
         make_agent(episodes_path=tmp_path / "old")
 
 

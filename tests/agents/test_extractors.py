@@ -10,7 +10,7 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from tests.agents.conftest import some_episodes, some_model
+from tests.agents.small_agents import some_episodes, some_model
 from worldgen import make_env
 from worldgen.agents import SymbolicExtractor, TokenExtractor
 from worldgen.envs import ImaginedVecEnv
@@ -122,7 +122,7 @@ def test_tokens_become_the_models_code_vectors():
 def test_a_frozen_extractor_stays_frozen():
     agent = token_policy(trainable=False)
     extractor = agent.policy.features_extractor
-    before = extractor.vectors.clone()
+    before = torch.clone(extractor.vectors)
     agent.policy.train()
     agent.learn(64)
     agent.policy.set_training_mode(True)
@@ -136,7 +136,7 @@ def test_a_frozen_extractor_stays_frozen():
 def test_a_trainable_extractor_learns_and_leaves_the_model_alone():
     agent, model = token_policy(trainable=True), some_model()
     extractor = agent.policy.features_extractor
-    before = extractor.vectors.detach().clone()
+    before = torch.clone(extractor.vectors.data)
     codes = [vectors.clone() for vectors in model.tokenizer.codebook_vectors()]
     agent.learn(64)
     assert not torch.equal(extractor.vectors, before)

@@ -59,7 +59,9 @@ class Tape:
 
         def recorded(chosen: Any) -> Advance:
             step = advance(chosen)
-            self.steps.append(step._replace(tokens=step.tokens.clone()))
+            self.steps.append(
+                step._replace(tokens=step.tokens.clone(), rewards=step.rewards.copy())
+            )
             return step
 
         monkeypatch.setattr(env._rows, "advance", recorded)
@@ -102,7 +104,8 @@ def test_token_and_embedding_spaces(grid):
 def test_changing_what_was_given_changes_nothing_inside(grid):
     left = ImaginedVecEnv(grid.model, 4, 3, starts=grid.episodes)
     right = ImaginedVecEnv(grid.model, 4, 3, starts=grid.episodes)
-    spoilt, whole = left.reset(), right.reset()
+    spoilt: Any = left.reset()
+    whole: Any = right.reset()
     for index in range(6):
         assert_equal(spoilt, whole)
         spoilt[:] = 0
@@ -154,6 +157,7 @@ def test_rows_end_and_begin_alone(fickle, grid, monkeypatch):
     env.reset()
     ages = np.zeros(8, dtype=int)
     mixed = 0
+    observations: Any
     for index in range(30):
         observations, _, dones, infos = env.step(actions(env, index))
         ages += 1
@@ -287,22 +291,18 @@ def test_dqn_learns_in_a_dream(grid):
 
 
 @pytest.mark.parametrize(("kind", "added"), [("endless", 0.5 * 6), ("mortal", 0)])
-def test_ppo_bootstraps_at_the_horizon_and_not_at_termination(kind, added, grid, request):
+def test_ppo_bootstraps_at_the_horizon_and_not_at_termination(
+    kind, added, grid, request, monkeypatch
+):
     env = ImaginedVecEnv(request.getfixturevalue(kind), 4, 1, starts=grid.episodes)
     agent = PPO("MlpPolicy", env, 1e-9, 2, 8, 1, gamma=0.5, seed=0, device="cpu")
     with torch.no_grad():
         agent.policy.value_net.weight.zero_()
         agent.policy.value_net.bias.fill_(6)
-    rewards, advance = [], env._rows.advance
-
-    def listening(chosen: Any) -> Advance:
-        step = advance(chosen)
-        rewards.append(step.rewards.copy())
-        return step
-
-    env._rows.advance = listening
+    tape = Tape(env, monkeypatch)
     agent.learn(8)
-    np.testing.assert_allclose(agent.rollout_buffer.rewards, np.stack(rewards) + added, rtol=1e-5)
+    rewards = np.stack([step.rewards for step in tape.steps])
+    np.testing.assert_allclose(agent.rollout_buffer.rewards, rewards + added, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,12 @@ def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
     nothing_left = arguments.timesteps - agent.num_timesteps < arguments.num_envs
     if agent.phase == "collect" and agent.num_timesteps > saved_steps and nothing_left:
         agent.phase = "fit"  # the last collection was over, but for being noted
+    due = (
+        "measuring" if _TRAINED in folder.stages() else f"{agent.phase} of round {agent.round + 1}"
+    )
     print(
         f"resume   {agent.num_timesteps:,} real environment steps in {len(agent.episodes):,} "
-        f"episodes are kept; next is {agent.phase} of round {agent.round + 1}",
+        f"episodes are kept; next is {due}",
         flush=True,
     )
     return agent

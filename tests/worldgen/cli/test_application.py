@@ -53,7 +53,7 @@ def test_help_loads_no_torch():
     ("arguments", "message"),
     [
         ([], "a verb is missing"),
-        (["trian"], "did you mean 'train'?"),
+        (["trains"], "did you mean 'train'?"),
         (["zzz"], "the verbs are collect, fit"),
         (["collect"], "ENV"),
         (["collect", "CartPole-v1", "--timesteps", "many"], "Error parsing --timesteps"),

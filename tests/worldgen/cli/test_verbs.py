@@ -78,8 +78,8 @@ def test_dream_films_given_episodes(command, episodes, model, tmp_path):
     last = len(Episodes.load(episodes)) - 1
     chosen = ("--episode", last, "--start", 0, "--overwrite")
     assert command("dream", model, "--episodes", episodes, "--output", path, *chosen).code == 0
-    chosen = ("--episode", last + 1, "--overwrite")
-    ended = command("dream", model, "--episodes", episodes, "--output", path, *chosen)
+    beyond = ("--episode", last + 1, "--overwrite")
+    ended = command("dream", model, "--episodes", episodes, "--output", path, *beyond)
     assert ended.code == 2
     assert "`episode` must be in" in ended.err
 

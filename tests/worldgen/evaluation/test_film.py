@@ -158,7 +158,9 @@ def test_minigrids_actions_have_names(counting_model):
     model.environment = EnvironmentSpec(id="MiniGrid-Empty-5x5-v0")
     assert action_names(model) is None
     model.action_space = spaces.Discrete(7)
-    assert action_names(model)[2] == "forward"
+    names = action_names(model)
+    assert names is not None
+    assert names[2] == "forward"
 
 
 def test_minigrids_action_names_are_minigrids():
