@@ -192,7 +192,7 @@ class DreamPPO(RecordingPPO):
             total_timesteps: Real environment steps to make.
             callback: Sees each step of the real rows; a `PhaseCallback` the phases too. Where
                 `on_step` or `on_phase_end` returns False, the training stops.
-            log_interval: Rounds from one entry in the log to the next.
+            log_interval: Rounds from one entry in the log to the next; 0 for none.
             tb_log_name: Name of the run in TensorBoard.
             reset_num_timesteps: False to go on counting.
             progress_bar: Whether to show a progress bar a phase.
@@ -217,7 +217,7 @@ class DreamPPO(RecordingPPO):
         while self.phase != "collect" or total_timesteps - self.num_timesteps >= env.num_envs:
             if not self._run_phase(callback):
                 break
-            if self.phase == "collect" and self.round % log_interval == 0:
+            if self.phase == "collect" and log_interval and self.round % log_interval == 0:
                 self.dump_logs(self.round)
         callback.on_training_end()
         return self

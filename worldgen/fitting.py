@@ -63,6 +63,7 @@ def fit_world_model(
         model.tokenizer.codebook_vectors(), model.tokenizer.codebook_values()
     )
     dataset = model.dataset(episodes)
+    model.dynamics.two_hot.restrict(dataset.rewards)
     generator = torch.Generator(model.device).manual_seed(seed)
     with Progress(
         "dynamics", dynamics_steps, enabled=progress, unit="gradient steps"

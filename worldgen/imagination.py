@@ -173,7 +173,7 @@ class Imagination:
         self._clock += 1
         termination = prediction.termination_logits.float().sigmoid()
         reward = self.dynamics.two_hot.decode(prediction.reward_logits)
-        return ImaginedStep(draft, reward, termination, termination > 0.5)
+        return ImaginedStep(draft.clone(), reward, termination, termination > 0.5)
 
     def _commit_and_denoise(self, draft: Tensor, actions: Tensor, masked: Tensor) -> Prediction:
         dynamics, size = self.dynamics, self.dynamics.frame_size

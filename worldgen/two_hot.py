@@ -22,6 +22,7 @@ class TwoHot(nn.Module):
     """161 bins at sinh-like spacing between about -22,000 and 22,000, one of them at 0."""
 
     bins: Tensor
+    possible: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,6 +30,19 @@ class TwoHot(nn.Module):
         symexp = even.sign() * even.abs().expm1()
         symexp[_NUM_BINS // 2] = 0.0
         self.register_buffer("bins", symexp.float(), persistent=False)
+        self.register_buffer("possible", torch.ones(_NUM_BINS, dtype=torch.bool))
+
+    @torch.no_grad()
+    def restrict(self, values: Tensor) -> None:
+        """Rule out bins beyond the range of these values and 0.
+
+        The outermost bins stand for thousands: without this, a millionth of probability there
+        would outweigh a true reward.
+        """
+        used = self.encode(torch.stack([values.min(), values.max(), values.new_zeros(())])) > 0
+        places = used.any(0).nonzero()
+        index = torch.arange(self.num_bins, device=values.device)
+        self.possible.copy_((index >= places.min()) & (index <= places.max()))
 
     @property
     def num_bins(self) -> int:
@@ -47,4 +61,5 @@ class TwoHot(nn.Module):
 
     def decode(self, logits: Tensor) -> Tensor:
         """Mean (...) of the distribution that the logits (..., bins) describe."""
-        return (logits.float().softmax(-1) * self.bins).sum(-1)
+        possible = logits.float().masked_fill(~self.possible, -torch.inf)
+        return (possible.softmax(-1) * self.bins).sum(-1)

@@ -152,6 +152,20 @@ def test_without_a_seed_agents_differ():
     assert one.world_model.seed != two.world_model.seed
 
 
+def test_rows_are_seeded_at_their_first_reset_only():
+    given: list[int | None] = []
+
+    class Seeded(CountingWorld):
+        def reset(self, *, seed=None, options=None):
+            given.append(seed)
+            return super().reset(seed=seed, options=options)
+
+    make_agent(Seeded, seed=7, n_envs=4).learn(64)
+    assert given[:4] == [7, 8, 9, 10]
+    assert len(given) > 10
+    assert set(given[4:]) == {None}
+
+
 def test_policy_and_optimizer_are_the_same_objects_from_round_to_round():
     agent = make_agent()
     policy, optimizer = agent.policy, agent.policy.optimizer

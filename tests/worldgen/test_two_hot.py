@@ -33,3 +33,15 @@ def test_values_beyond_the_ends_are_clamped() -> None:
     weights = two_hot.encode(torch.tensor([1e9, -1e9]))
     assert weights[0, -1] == 1
     assert weights[1, 0] == 1
+
+
+def test_a_trace_of_probability_far_away_is_no_reward() -> None:
+    two_hot = TwoHot()
+    logits = torch.full((two_hot.num_bins,), -12.0)
+    logits[two_hot.num_bins // 2] = 5.0
+    assert two_hot.decode(logits).abs() < 1e-2  # symmetric, by luck
+    logits[-1] = -6.0
+    assert two_hot.decode(logits) > 0.3
+    two_hot.restrict(torch.tensor([0.0, 0.9, 0.3]))
+    assert two_hot.decode(logits).abs() < 1e-5
+    assert two_hot.decode(two_hot.encode(torch.tensor(0.9)).log()) == pytest.approx(0.9, abs=1e-3)
