@@ -11,7 +11,7 @@ import pytest
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen.errors", "worldgen.version"}),
-    frozenset({"worldgen.config", "worldgen.ordinal_head", "worldgen.seeding", "worldgen.two_hot"}),
+    frozenset({"worldgen.config", "worldgen.codes", "worldgen.seeding", "worldgen.two_hot"}),
     frozenset(
         {
             "worldgen.actions",

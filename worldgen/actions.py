@@ -86,7 +86,9 @@ class ActionCodec:
             return self._encode_box(array, device)
         codes = array.astype(np.int64) - self._start
         if (codes < 0).any() or (codes >= np.array(self.sizes)).any():
-            raise ShapeError(f"`actions` must lie in {self.space}, got {array.min()}..{array.max()}")
+            raise ShapeError(
+                f"`actions` must lie in {self.space}, got {array.min()}..{array.max()}"
+            )
         return torch.from_numpy(codes + 1).to(device)
 
     def _encode_box(self, array: np.ndarray, device: torch.device | str) -> Tensor:

@@ -164,4 +164,3 @@ def load_folder(path: str | Path, kind: str, names: tuple[str, ...]) -> Folder:
             f"worldgen reads {FORMAT_VERSION}"
         )
     return Folder(path, description, tensors)
-

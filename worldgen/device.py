@@ -38,9 +38,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
         ConfigError: If the name is unknown.
     """
     if precision not in ("auto", "float32", "bfloat16"):
-        raise ConfigError(
-            f"`precision` must be 'auto', 'float32' or 'bfloat16', got {precision!r}"
-        )
+        raise ConfigError(f"`precision` must be 'auto', 'float32' or 'bfloat16', got {precision!r}")
     if precision != "auto":
         return torch.bfloat16 if precision == "bfloat16" else torch.float32
     if device.type == "cuda":

@@ -9,7 +9,7 @@ first one's output says the transition's reward and termination.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,17 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from worldgen.actions import ActionCodec, ActionEmbedding
+from worldgen.codes import Codebook, CodePort, make_port
 from worldgen.config import Config, require
 from worldgen.data.token_dataset import Windows
 from worldgen.device import Precision, resolve_precision
-from worldgen.ordinal_head import OrdinalHead
 from worldgen.transformer import Transformer, TransformerConfig, block_diffusion_mask
 from worldgen.two_hot import TwoHot
 
 __all__ = ["Dynamics", "DynamicsConfig", "Prediction"]
-
-_OCTAVES = 6
-"""Sines and cosines, an octave apart, by which the network reads codes that are numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,98 +60,55 @@ class Dynamics(nn.Module):
 
     Args:
         config: Size.
-        token_nvec: (K,) number of codes at each position.
-        codebook_of_token: (K,) positions with equal entries share embeddings and output head.
-        code_dim: E, entries of a code vector.
-        code_values: For each codebook, how many numbers its codes stand for; 0 where codes are
-            names rather than numbers.
+        codebooks: The tokenizer's, in the order of a frame's positions.
         codec: Of the actions.
     """
 
-    code_vectors: Tensor
-    code_values: Tensor
-    code_waves: Tensor
     token_offsets: Tensor
 
     def __init__(
-        self,
-        config: DynamicsConfig,
-        token_nvec: np.ndarray,
-        codebook_of_token: np.ndarray,
-        code_dim: int,
-        code_values: Sequence[int],
-        codec: ActionCodec,
+        self, config: DynamicsConfig, codebooks: Sequence[Codebook], codec: ActionCodec
     ) -> None:
         super().__init__()
         self.config = config
-        self.num_tokens = len(token_nvec)
+        self.codebooks = tuple(codebooks)
+        self.num_tokens = sum(codebook.num_tokens for codebook in codebooks)
         self.frame_size = self.num_tokens + 1
         width = config.transformer.width
-        self._place_codebooks(token_nvec, codebook_of_token)
-        total = sum(self._codebook_sizes)
-        self._num_values = tuple(code_values)
-        self.register_buffer("code_vectors", torch.zeros(total, code_dim))
-        self.register_buffer("code_values", torch.zeros(total, max(code_values)))
-        self.register_buffer("code_waves", torch.zeros(total, 2 * _OCTAVES * max(code_values)))
-        self.token_table = nn.Embedding(total, width)
-        features = code_dim + 2 * _OCTAVES * max(code_values)
-        self.code_projection = nn.Linear(features, width)
+        self.ports = nn.ModuleList(make_port(codebook, width) for codebook in codebooks)
+        self._widest = max(codebook.size for codebook in codebooks)
+        first_codes = np.cumsum([0, *(codebook.size for codebook in codebooks)])
+        offsets = [
+            torch.full((codebook.num_tokens,), int(first))
+            for codebook, first in zip(codebooks, first_codes[:-1], strict=True)
+        ]
+        self.register_buffer("token_offsets", torch.cat(offsets), persistent=False)
         self.action_embedding = ActionEmbedding(codec, width)
         self.mask_vector = nn.Parameter(torch.randn(width) * 0.02)
         self.positions = nn.Parameter(torch.randn(self.frame_size, width) * 0.5)
         self.streams = nn.Parameter(torch.randn(2, width) * 0.02)
         self.transformer = Transformer(config.transformer, config.context)
-        self.token_heads = nn.ModuleList(
-            OrdinalHead(width, size, count) if count else nn.Linear(width, size)
-            for size, count in zip(self._codebook_sizes, code_values, strict=True)
-        )
         self.two_hot = TwoHot()
         self.reward_head = nn.Linear(width, self.two_hot.num_bins)
         self.termination_head = nn.Linear(width, 1)
-        nn.init.normal_(self.token_table.weight, std=0.5)
-        for codebook, count in enumerate(code_values):
-            if count:  # numbers are read from their waves, names from the table
-                nn.init.zeros_(self.token_table.weight[self._codes(codebook)])
-        for head in (*self.token_heads, self.reward_head, self.termination_head):
-            if isinstance(head, nn.Linear):
-                nn.init.normal_(head.weight, std=0.02)
-                nn.init.zeros_(head.bias)
+        for head in (self.reward_head, self.termination_head):
+            nn.init.normal_(head.weight, std=0.02)
+            nn.init.zeros_(head.bias)
         with torch.no_grad():  # most transitions bring neither reward nor termination
             self.reward_head.bias[self.two_hot.num_bins // 2] = 5.0
             self.termination_head.bias.fill_(-4.0)
         self._masks: dict[int, Tensor] = {}
 
-    def _place_codebooks(self, token_nvec: np.ndarray, codebook_of_token: np.ndarray) -> None:
-        self._codebook_sizes: list[int] = []
-        self._codebook_slices: list[slice] = []
-        for codebook in range(int(codebook_of_token.max()) + 1):
-            places = np.flatnonzero(codebook_of_token == codebook)
-            self._codebook_sizes.append(int(token_nvec[places[0]]))
-            self._codebook_slices.append(slice(int(places[0]), int(places[-1]) + 1))
-        first_code = np.cumsum([0, *self._codebook_sizes[:-1]])
-        offsets = torch.from_numpy(first_code[codebook_of_token])
-        self.register_buffer("token_offsets", offsets, persistent=False)
-        self._widest = max(self._codebook_sizes)
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.token_offsets.device
 
-    @torch.no_grad()
-    def set_codes(self, vectors: Sequence[Tensor], values: Sequence[Tensor | None]) -> None:
-        """Take the tokenizer's codes.
-
-        Args:
-            vectors: A (V, E) tensor a codebook.
-            values: A (V, P) tensor a codebook of numbers, None for the others.
-        """
-        self.code_vectors.copy_(torch.cat(list(vectors)))
-        for index, part in enumerate(values):
-            if part is not None:
-                self.code_values[self._codes(index), : part.shape[1]] = part
-                waves = part.unsqueeze(-1) * 2.0 ** torch.arange(_OCTAVES, device=part.device)
-                waves = torch.cat([waves.sin(), waves.cos()], -1).flatten(1)
-                self.code_waves[self._codes(index), : waves.shape[1]] = waves
-
-    def _codes(self, codebook: int) -> slice:
-        first = sum(self._codebook_sizes[:codebook])
-        return slice(first, first + self._codebook_sizes[codebook])
+    def set_code_contents(self, contents: Sequence[Tensor]) -> None:
+        """Take the tokenizer's description of its codes, a (V, F) tensor a codebook."""
+        for port, part in zip(self.ports, contents, strict=True):
+            assert isinstance(port, CodePort)
+            port.set_contents(part)
 
     def embed(
         self, tokens: Tensor, actions: Tensor, *, masked: Tensor | None, noised: bool
@@ -170,8 +124,7 @@ class Dynamics(nn.Module):
         Returns:
             (..., K + 1, D).
         """
-        features = torch.cat([self.code_vectors, self.code_waves], 1)
-        table = self.token_table.weight + self.code_projection(features)  # (codes, D)
+        table = torch.cat([port.table() for port in self._ports()])  # (codes, D)
         embedded = nn.functional.embedding(tokens + self.token_offsets, table)
         if masked is not None:
             embedded = torch.where(masked.unsqueeze(-1), self.mask_vector, embedded)
@@ -195,19 +148,19 @@ class Dynamics(nn.Module):
 
     def _token_logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
         parts = []
-        for codebook, (head, place) in enumerate(
-            zip(self.token_heads, self._codebook_slices, strict=True)
-        ):
-            if isinstance(head, OrdinalHead):
-                values = self.code_values[self._codes(codebook), : self._num_values[codebook]]
-                logits = head(hidden[..., place, :], previous[..., place], values)
-            else:
-                logits = head(hidden[..., place, :])
-            padding = self._widest - logits.shape[-1]
+        for port in self._ports():
+            place = port.codebook.tokens
+            logits = port.logits(hidden[..., place, :], previous[..., place])
+            padding = self._widest - port.codebook.size
             if padding:
                 logits = nn.functional.pad(logits, (0, padding), value=-torch.inf)
             parts.append(logits)
         return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+
+    def _ports(self) -> Iterator[CodePort]:
+        for port in self.ports:
+            assert isinstance(port, CodePort)
+            yield port
 
     def forward(self, windows: Windows, clean_tokens: Tensor, masked: Tensor) -> Prediction:
         """Predict frames 1..T-1 of training windows, each from its clean past.
@@ -232,12 +185,12 @@ class Dynamics(nn.Module):
 
     def autocast(self) -> torch.autocast:
         """Compute inside this block in the configured precision."""
-        device = self.code_vectors.device
+        device = self.device
         dtype = resolve_precision(self.config.precision, device)
         return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
 
     def _mask(self, num_frames: int) -> Tensor:
         if num_frames not in self._masks:
             mask = block_diffusion_mask(num_frames, self.frame_size, self.config.context)
-            self._masks[num_frames] = mask.to(self.code_vectors.device)
+            self._masks[num_frames] = mask.to(self.device)
         return self._masks[num_frames]

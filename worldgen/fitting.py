@@ -59,15 +59,11 @@ def fit_world_model(
     log = _Log(log_dir, on_log)
     seed = derived_seed(model.seed, "fit", model.num_fits)
     metrics = _fit_tokenizer(model, episodes, tokenizer_steps, seed, progress, log)
-    model.dynamics.set_codes(
-        model.tokenizer.codebook_vectors(), model.tokenizer.codebook_values()
-    )
+    model.dynamics.set_code_contents(model.tokenizer.code_contents())
     dataset = model.dataset(episodes)
     model.dynamics.two_hot.restrict(dataset.rewards)
     generator = torch.Generator(model.device).manual_seed(seed)
-    with Progress(
-        "dynamics", dynamics_steps, enabled=progress, unit="gradient steps"
-    ) as bar:
+    with Progress("dynamics", dynamics_steps, enabled=progress, unit="gradient steps") as bar:
 
         def on_gradient_step(losses: dict[str, float]) -> None:
             bar.update(1, **losses)
@@ -119,7 +115,9 @@ def _kept_share(model: WorldModel, episodes: Sequence[Episode]) -> float:
     count = len(next(iter(frames.values())))
     kept = np.ones(count, dtype=bool)
     for path, real in frames.items():
-        difference = np.abs(real.reshape(count, -1).astype(np.float64) - decoded[path].reshape(count, -1))
+        difference = np.abs(
+            real.reshape(count, -1).astype(np.float64) - decoded[path].reshape(count, -1)
+        )
         if np.issubdtype(real.dtype, np.floating):
             spread = real.reshape(count, -1).std(0)
             kept &= (difference <= 0.2 * spread + 1e-6).all(1)

@@ -64,7 +64,7 @@ class Imagination:
         self.dynamics, self.sampler, self.generator = dynamics, sampler, generator
         self.num_rows = num_rows
         self.context = dynamics.config.context
-        device = dynamics.code_vectors.device
+        device = dynamics.device
         size = dynamics.frame_size
         dtype = resolve_precision(dynamics.config.precision, device)
         self._cache = KeyValueCache(
@@ -163,9 +163,7 @@ class Imagination:
             denoise = self._denoise if index else self._commit_and_denoise
             with self.dynamics.autocast():
                 prediction = denoise(draft, actions, ~known)
-            drawn, probability = draw_tokens(
-                prediction.token_logits, self.sampler, self.generator
-            )
+            drawn, probability = draw_tokens(prediction.token_logits, self.sampler, self.generator)
             draft = torch.where(known, draft, drawn)
             if count < self.dynamics.num_tokens:
                 known = unmask(known, probability, count, self.sampler, self.generator)

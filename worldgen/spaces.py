@@ -67,7 +67,9 @@ def _children(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]] | None:
         return None
     for key in space.spaces:
         if not isinstance(key, str) or "/" in key or not key:
-            raise SpaceError(f"a Dict space's key must be a non-empty string without '/', got {key!r}")
+            raise SpaceError(
+                f"a Dict space's key must be a non-empty string without '/', got {key!r}"
+            )
     return dict(space.spaces)
 
 

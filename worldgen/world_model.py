@@ -131,10 +131,7 @@ class WorldModel:
         with seeded_initialization(derived_seed(seed, "dynamics")):
             dynamics = Dynamics(
                 config.dynamics,
-                self.tokenizer.token_nvec,
-                self.tokenizer.codebook_of_token,
-                self.tokenizer.embedding_size,
-                self.tokenizer.values_of_codebook,
+                self.tokenizer.codebooks,
                 self.action_codec,
             )
         self.dynamics = dynamics.to(device).eval()

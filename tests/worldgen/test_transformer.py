@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 
 from worldgen.actions import ActionCodec
+from worldgen.codes import Codebook
 from worldgen.data.token_dataset import Context, Windows
 from worldgen.diffusion.masked_diffusion import SamplerConfig
 from worldgen.dynamics import Dynamics, DynamicsConfig, Prediction
@@ -27,10 +28,15 @@ def make_dynamics(context: int = 3, space: spaces.Space | None = None) -> Dynami
         precision="float32",
     )
     codec = ActionCodec(space or spaces.Discrete(4))
-    dynamics = Dynamics(config, np.array([CODES, CODES, 5]), np.array([0, 0, 1]), 4, [0, 2], codec)
-    dynamics.set_codes([torch.randn(CODES, 4), torch.randn(5, 4)], [None, torch.randn(5, 2)])
-    ordinal = dynamics.token_heads[1]
-    for head in (dynamics.token_heads[0], ordinal.change, dynamics.reward_head, dynamics.termination_head):
+    codebooks = [
+        Codebook(CODES, 0, 2, num_features=4, numbers=False),
+        Codebook(5, 2, 1, num_features=2, numbers=True),
+    ]
+    dynamics = Dynamics(config, codebooks, codec)
+    dynamics.set_code_contents([torch.randn(CODES, 4), torch.randn(5, 2)])
+    dynamics.two_hot.restrict(torch.tensor([-1.0, 1.0]))
+    names, numbers = dynamics.ports
+    for head in (names.write, numbers.change, dynamics.reward_head, dynamics.termination_head):
         torch.nn.init.normal_(head.weight, std=1.0)
     return dynamics.eval()
 

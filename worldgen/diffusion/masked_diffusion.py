@@ -42,9 +42,7 @@ class SamplerConfig(Config):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        require(
-            self.denoising_steps >= 1, "denoising_steps", "be at least 1", self.denoising_steps
-        )
+        require(self.denoising_steps >= 1, "denoising_steps", "be at least 1", self.denoising_steps)
         require(self.temperature >= 0, "temperature", "be at least 0", self.temperature)
         ratio = self.min_probability_ratio
         require(0 <= ratio <= 1, "min_probability_ratio", "be in [0, 1]", ratio)

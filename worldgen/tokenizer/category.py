@@ -11,6 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from worldgen.codes import Codebook
+
 __all__ = ["CategoryCodec"]
 
 
@@ -41,6 +43,22 @@ class CategoryCodec(nn.Module):
         self.num_tokens = len(self.sizes)
         self.register_buffer("start", torch.from_numpy(start.astype(np.int64)), persistent=False)
         self.register_buffer("vectors", torch.randn(self.num_tokens, max(self.sizes), dim))
+
+    def codebooks(self, first_token: int) -> list[Codebook]:
+        """Describe the codebooks, one a value, from position `first_token` on."""
+        dim = self.vectors.shape[-1]
+        return [
+            Codebook(size, first_token + k, 1, dim, numbers=False)
+            for k, size in enumerate(self.sizes)
+        ]
+
+    def vectors_by_codebook(self) -> list[Tensor]:
+        """Give the (V, E) vectors of each value."""
+        return [self.vectors[k, :size] for k, size in enumerate(self.sizes)]
+
+    def code_contents(self) -> list[Tensor]:
+        """Describe categories by their vectors, having nothing else."""
+        return self.vectors_by_codebook()
 
     def encode(self, observations: Tensor) -> Tensor:
         """Values (B, ...) to codes (B, K) int64."""

@@ -16,8 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from worldgen.codes import Codebook
 from worldgen.tokenizer.grouped_linear import GroupedLinear
 from worldgen.tokenizer.modality import Modality
+from worldgen.tokenizer.symbolic_grid import SymbolicGrid
 from worldgen.tokenizer.vector_quantizer import VectorQuantizer, VectorQuantizerConfig
 
 __all__ = ["AutoencoderLoss", "PatchAutoencoder"]
@@ -86,16 +88,35 @@ class PatchAutoencoder(nn.Module):
         """G."""
         return self.quantizer.codebook.shape[0]
 
-    @property
-    def num_values(self) -> int:
-        """How many numbers a code stands for; 0 where codes are names of patches."""
-        return 0 if self.skip_in is None else self.modality.num_features
+    def codebooks(self, first_token: int) -> list[Codebook]:
+        """Describe the codebooks, whose positions begin at `first_token`."""
+        config, tokens = self.quantizer.config, self.modality.num_tokens
+        numbers = self.modality.linear_skip
+        content = self.modality.num_features if self._has_content() else config.dim
+        each = tokens // self.num_codebooks
+        return [
+            Codebook(config.num_codes, first_token + group * each, each, content, numbers)
+            for group in range(self.num_codebooks)
+        ]
 
-    def standard_values(self) -> list[Tensor | None]:
-        """Give the standardised values (V, P) of each codebook's codes, None for names."""
-        if self.skip_in is None:
-            return [None] * self.num_codebooks
-        return list((self.table - self.center.unsqueeze(1)) / self.scale.unsqueeze(1))
+    def vectors_by_codebook(self) -> list[Tensor]:
+        """Give the (V, E) vectors of each codebook."""
+        return list(self.quantizer.codebook)
+
+    @torch.no_grad()
+    def code_contents(self) -> list[Tensor]:
+        """Describe each codebook's codes: (V, F).
+
+        Numbers are given standardised and symbols as one-hots; the codes of pictures are
+        described by their code vectors.
+        """
+        if not self._has_content():
+            return self.vectors_by_codebook()
+        patches = self.table.transpose(0, 1)  # (V, G, P)
+        return list(self.modality.features(self._standard(patches)).transpose(0, 1))
+
+    def _has_content(self) -> bool:
+        return self.modality.linear_skip or isinstance(self.modality, SymbolicGrid)
 
     def grouped(self, patches: Tensor) -> Tensor:
         """Lay a frame's patches out by codebook: (B, K, P) -> (N, G, P)."""

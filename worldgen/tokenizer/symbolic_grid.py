@@ -59,9 +59,7 @@ class SymbolicGrid:
         rows, columns = self._grid
         height, width, channels = (*self._shape, 1)[:3]
         grid = patches.reshape(-1, rows, columns, self._patch, self._patch, channels)
-        grid = grid.transpose(2, 3).reshape(
-            -1, rows * self._patch, columns * self._patch, channels
-        )
+        grid = grid.transpose(2, 3).reshape(-1, rows * self._patch, columns * self._patch, channels)
         return grid[:, :height, :width].reshape(-1, *self._shape)
 
     def features(self, patches: Tensor) -> Tensor:

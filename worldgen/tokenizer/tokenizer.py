@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from worldgen import spaces as space_tools
 from worldgen.checkpoint import load_folder, save_folder
+from worldgen.codes import Codebook
 from worldgen.config import Config, require
 from worldgen.data.episode import Episode
 from worldgen.device import resolve_device
@@ -70,7 +71,7 @@ class Tokenizer(nn.Module):
     Attributes:
         num_tokens: K.
         token_nvec: (K,) int64 array, number of codes at each position.
-        codebook_of_token: (K,) int64 array; positions with equal entries share a codebook.
+        codebooks: The codebooks in the order of a frame's positions.
         embedding_size: E.
     """
 
@@ -112,23 +113,17 @@ class Tokenizer(nn.Module):
 
     def _lay_out(self) -> None:
         sizes: list[int] = []
-        codebooks: list[int] = []
+        self.codebooks: list[Codebook] = []
         self._slices: dict[str, slice] = {}
         for path in self._leaves:
-            codec = self._codec(path)
-            first, codebook = len(sizes), max(codebooks, default=-1) + 1
-            if isinstance(codec, CategoryCodec):
-                sizes += codec.sizes
-                codebooks += range(codebook, codebook + codec.num_tokens)
-            else:
-                tokens = codec.modality.num_tokens
-                sizes += [self.config.quantizer.num_codes] * tokens
-                shared = codec.modality.shared_codebook
-                codebooks += [codebook if shared else codebook + k for k in range(tokens)]
+            codebooks = self._codec(path).codebooks(len(sizes))
+            first = len(sizes)
+            for codebook in codebooks:
+                sizes += [codebook.size] * codebook.num_tokens
+            self.codebooks += codebooks
             self._slices[path] = slice(first, len(sizes))
         self.num_tokens = len(sizes)
         self.token_nvec = np.array(sizes, dtype=np.int64)
-        self.codebook_of_token = np.array(codebooks, dtype=np.int64)
 
     def _codec(self, path: str) -> PatchAutoencoder | CategoryCodec:
         return cast(PatchAutoencoder | CategoryCodec, self.codecs[_module_name(path)])
@@ -242,44 +237,16 @@ class Tokenizer(nn.Module):
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Look up the code vectors of tokens: (B, K) -> (B, K, E) float32."""
-        parts = [
-            self._codec(path).embed(tokens[:, place]) for path, place in self._slices.items()
-        ]
+        parts = [self._codec(path).embed(tokens[:, place]) for path, place in self._slices.items()]
         return torch.cat(parts, dim=1)
 
     def codebook_vectors(self) -> list[Tensor]:
-        """Give the (V, E) vectors of each codebook, in the order of `codebook_of_token`."""
-        vectors: list[Tensor] = []
-        for path in self._leaves:
-            codec = self._codec(path)
-            if isinstance(codec, CategoryCodec):
-                vectors += [codec.vectors[k, :size] for k, size in enumerate(codec.sizes)]
-            else:
-                vectors += list(codec.quantizer.codebook)
-        return vectors
+        """Give the (V, E) vectors of each codebook, in the order of `codebooks`."""
+        return [part for path in self._leaves for part in self._codec(path).vectors_by_codebook()]
 
-    @property
-    def values_of_codebook(self) -> list[int]:
-        """How many numbers a code of each codebook stands for; 0 where codes are names."""
-        counts: list[int] = []
-        for path in self._leaves:
-            codec = self._codec(path)
-            if isinstance(codec, CategoryCodec):
-                counts += [0] * codec.num_tokens
-            else:
-                counts += [codec.num_values] * codec.num_codebooks
-        return counts
-
-    def codebook_values(self) -> list[Tensor | None]:
-        """Give the standardised values (V, P) of each codebook of numbers, else None."""
-        values: list[Tensor | None] = []
-        for path in self._leaves:
-            codec = self._codec(path)
-            if isinstance(codec, CategoryCodec):
-                values += [None] * codec.num_tokens
-            else:
-                values += codec.standard_values()
-        return values
+    def code_contents(self) -> list[Tensor]:
+        """Describe each codebook's codes (V, F) by what they stand for."""
+        return [part for path in self._leaves for part in self._codec(path).code_contents()]
 
     def refresh(self) -> None:
         """Rebuild what is derived from the weights; to be called after loading them."""

@@ -1,0 +1,156 @@
+"""How the dynamics reads and writes the codes of a codebook: through what they stand for.
+
+Classes:
+    Codebook: what the tokenizer says of one of its codebooks.
+    CodePort: base; embeds codes and scores them.
+    NamePort: codes that stand for patches; their contents are features.
+    NumberPort: codes that stand for real numbers; scores fall with the distance.
+
+A code's index says nothing. With its decoded content as input, and logits that are sums over
+that content, what is learned of one code holds for all that share a cell with it, or lie near.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["CodePort", "Codebook", "NamePort", "NumberPort", "make_port"]
+
+_OCTAVES = 6
+_FIRST_WIDTH = 0.1
+_SMALLEST_WIDTH = 0.003
+_FREE_STD = 0.1
+_HEAD_STD = 0.02
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """One codebook and the positions of a frame that use it."""
+
+    size: int
+    """V, codes."""
+    first_token: int
+    """First of the K positions."""
+    num_tokens: int
+    """Positions, one behind the other."""
+    num_features: int
+    """F, entries of what describes a code; for numbers P, how many a code stands for."""
+    numbers: bool
+    """Whether codes stand for real numbers."""
+
+    @property
+    def tokens(self) -> slice:
+        """Positions of a frame."""
+        return slice(self.first_token, self.first_token + self.num_tokens)
+
+
+class CodePort(nn.Module):
+    """Embeddings of a codebook's codes, and their logits.
+
+    Args:
+        codebook: Sizes.
+        width: D.
+    """
+
+    contents: Tensor
+
+    def __init__(self, codebook: Codebook, width: int) -> None:
+        super().__init__()
+        self.codebook, self.width = codebook, width
+        self.register_buffer("contents", torch.zeros(codebook.size, codebook.num_features))
+
+    @torch.no_grad()
+    def set_contents(self, contents: Tensor) -> None:
+        """Take the tokenizer's description (V, F) of the codes."""
+        self.contents.copy_(contents)
+
+    @abstractmethod
+    def table(self) -> Tensor:
+        """Embed all codes: (V, D)."""
+
+    @abstractmethod
+    def logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
+        """Score the codes.
+
+        Args:
+            hidden: (..., k, D) outputs of the network at this codebook's positions.
+            previous: (..., k) int64, the codes there one frame before.
+
+        Returns:
+            (..., k, V).
+        """
+
+
+class NamePort(CodePort):
+    """Codes that stand for patches or categories, described by features of their content."""
+
+    def __init__(self, codebook: Codebook, width: int) -> None:
+        super().__init__(codebook, width)
+        self.read = nn.Linear(codebook.num_features, width)
+        self.write = nn.Linear(width, codebook.num_features)
+        self.free_table = nn.Parameter(torch.randn(codebook.size, width) * _FREE_STD)
+        self.free_logits = nn.Linear(width, codebook.size)
+        for layer in (self.write, self.free_logits):
+            nn.init.normal_(layer.weight, std=_HEAD_STD)
+            nn.init.zeros_(layer.bias)
+
+    def table(self) -> Tensor:
+        """Embed by content, with a free part."""
+        embedded: Tensor = self.read(self.contents)
+        return embedded + self.free_table
+
+    def logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
+        """Score by content, summed over its features, with a free part."""
+        scored: Tensor = self.write(hidden) @ self.contents.to(hidden.dtype).T
+        return scored + self.free_logits(hidden)
+
+
+class NumberPort(CodePort):
+    """Codes that stand for P real numbers.
+
+    The network predicts a change and a width; each code's logit falls with the square of its
+    distance from the previous frame's numbers plus the change (compare HL-Gauss,
+    https://arxiv.org/abs/2403.03950). A free part is left for what is not a bell.
+    """
+
+    def __init__(self, codebook: Codebook, width: int) -> None:
+        super().__init__(codebook, width)
+        count = codebook.num_features
+        self.read = nn.Linear(count * (1 + 2 * _OCTAVES), width)
+        self.change = nn.Linear(width, count)
+        self.log_width = nn.Linear(width, count)
+        self.free_logits = nn.Linear(width, codebook.size)
+        for layer in (self.change, self.log_width, self.free_logits):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        nn.init.constant_(self.log_width.bias, math.log(_FIRST_WIDTH))
+
+    def table(self) -> Tensor:
+        """Embed the numbers and their sines and cosines, an octave apart."""
+        octaves = 2.0 ** torch.arange(_OCTAVES, device=self.contents.device)
+        waves = (self.contents.unsqueeze(-1) * octaves).flatten(1)
+        embedded: Tensor = self.read(torch.cat([self.contents, waves.sin(), waves.cos()], 1))
+        return embedded
+
+    def logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
+        """Score by distance, in float32."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden, values = hidden.float(), self.contents
+            mean = values[previous] + self.change(hidden)  # (..., k, P)
+            precision = self.log_width(hidden).exp().clamp(min=_SMALLEST_WIDTH).pow(-2)
+            # (mean - value)^2 * precision summed over P, without a (..., V, P) tensor.
+            cross = (precision * mean) @ values.T  # (..., k, V)
+            squares = precision @ values.square().T
+            constant = (precision * mean.square()).sum(-1, keepdim=True)
+            logits: Tensor = self.free_logits(hidden) - 0.5 * (squares - 2 * cross + constant)
+            return logits
+
+
+def make_port(codebook: Codebook, width: int) -> CodePort:
+    """Build the port that fits what the codes stand for."""
+    return NumberPort(codebook, width) if codebook.numbers else NamePort(codebook, width)
