@@ -52,7 +52,8 @@ test-all: $(STAMP) ## Run the tests, the slow ones too
 	$(PYTEST) -m ''
 
 demo: $(STAMP) ## Train an agent in the dream of MiniGrid-DoorKey-5x5 and film it
-	$(BIN)/worldgen train MiniGrid-DoorKey-5x5-v0 --run runs/demo --overwrite
+	$(BIN)/worldgen train MiniGrid-DoorKey-5x5-v0 --run runs/demo --overwrite \
+		--timesteps 20000 --dream.initial-steps 15000
 
 bench: $(STAMP) ## Run every benchmark
 	@for program in $(wildcard benchmarks/[a-z]*.py); do $(BIN)/python $$program || exit; done

@@ -20,21 +20,21 @@ class DreamConfig(Config):
     Steps are environment steps, real or imagined, unless the field says gradient steps.
     """
 
-    initial_steps: int = 1_000
+    initial_steps: int = 2_000
     """Real environment steps of the first collection, with random actions."""
-    steps_per_round: int = 500
+    steps_per_round: int = 1_000
     """Real environment steps of each later collection, with the policy's actions."""
     tokenizer_steps: int = 1_000
     """Most gradient steps of the tokenizer in a fit; later fits leave it alone as long as it
     loses nothing of the new episodes."""
-    initial_model_steps: int = 1_000
+    initial_model_steps: int = 1_200
     """Gradient steps of the dynamics in the first fit."""
     model_steps_per_round: int = 300
     """Gradient steps of the dynamics in each later fit."""
-    initial_dream_steps: int = 20_000
+    initial_dream_steps: int = 40_000
     """Imagined environment steps of the first dream, all worlds together; rounded up to whole
     PPO rollouts of `n_steps * dream_envs`."""
-    dream_steps_per_round: int = 20_000
+    dream_steps_per_round: int = 40_000
     """Imagined environment steps of each later dream."""
     dream_envs: int = 64
     """Worlds that are dreamt at once."""

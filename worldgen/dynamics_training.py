@@ -31,13 +31,13 @@ __all__ = ["DynamicsTrainingConfig", "dynamics_loss", "train_dynamics"]
 class DynamicsTrainingConfig(Config):
     """How the dynamics learn."""
 
-    gradient_steps: int = 1000
+    gradient_steps: int = 2000
     """Of one call of `fit`."""
-    batch_size: int = 32
+    batch_size: int = 8
     """B, windows a gradient step."""
     window: int = 0
     """T, frames of a window; 0 means 2 C, so that all of a context has a past of its own."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak of AdamW's rate; it warms up and falls along a cosine in each call of `fit`."""
     final_rate: float = 0.05
     """Rate at the end, as a share of the peak."""
@@ -47,7 +47,7 @@ class DynamicsTrainingConfig(Config):
     """Gradients are scaled down to this norm."""
     event_share: float = 0.25
     """Share of windows placed around rewarding or terminating transitions."""
-    full_mask_share: float = 0.5
+    full_mask_share: float = 0.75
     """Share of frames that are masked whole."""
     corrupted_share: float = 0.03
     """Mean share of past tokens replaced by tokens of other frames, so that dreams survive

@@ -28,7 +28,7 @@ class TransformerConfig(Config):
 
     width: int = 128
     """D."""
-    layers: int = 4
+    layers: int = 2
     """Number of blocks."""
     heads: int = 4
     """Attention heads; the width of one must be even, for the rotation."""
