@@ -2,15 +2,20 @@
 
 Classes:
     DreamConfig.
+
+Functions:
+    refuse_model_steps: the world model's own numbers of gradient steps, which are not used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from worldgen.config import Config, require
+from worldgen.world_model import WorldModelConfig
 
-__all__ = ["DreamConfig"]
+__all__ = ["DreamConfig", "refuse_model_steps"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,3 +90,38 @@ class DreamConfig(Config):
         rollout = self.dream_envs * self.n_steps
         rule = f"be in [2, dream_envs * n_steps = {rollout}]"
         require(2 <= self.batch_size <= rollout, "batch_size", rule, self.batch_size)
+
+
+def refuse_model_steps(
+    model: WorldModelConfig,
+    setting: Callable[[str], str] = "model_config.{}".format,
+    instead: Callable[[str], str] = "DreamConfig.{}".format,
+) -> None:
+    """Make sure that nobody sets numbers of gradient steps that `DreamPPO` does not use.
+
+    Args:
+        model: Settings of the world model.
+        setting: How the caller's user spells a field of these settings.
+        instead: How the user spells a field of `DreamConfig`.
+
+    Raises:
+        ConfigError: If one is not the default; the message names the field to use instead.
+    """
+    default = WorldModelConfig()
+    for name, value, usual, fields in (
+        (
+            "training.gradient_steps",
+            model.training.gradient_steps,
+            default.training.gradient_steps,
+            ("initial_model_steps", "model_steps_per_round"),
+        ),
+        (
+            "tokenizer_gradient_steps",
+            model.tokenizer_gradient_steps,
+            default.tokenizer_gradient_steps,
+            ("tokenizer_steps",),
+        ),
+    ):
+        use = " and ".join(f"`{instead(field)}`" for field in fields)
+        rule = f"be left out, since DreamPPO does not use it: set {use} instead"
+        require(value == usual, setting(name), rule, value)

@@ -24,7 +24,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldgen.agents.callbacks import phase_callbacks
-from worldgen.agents.dream_config import DreamConfig
+from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
 from worldgen.agents.dream_training import DreamProgress, train_in_dream
 from worldgen.agents.extractors import SymbolicExtractor
 from worldgen.agents.recording_ppo import RecordingPPO
@@ -67,7 +67,8 @@ class DreamPPO(RecordingPPO):
         env: A Gymnasium id, an `EnvironmentSpec` or a function that makes the environment, for
             `n_envs` rows; an environment; or an SB3 `VecEnv` of prepared environments.
         config: Numbers of the loop and of PPO; single ones may be given as keywords instead.
-        model_config: Settings of the world model.
+        model_config: Settings of the world model; its numbers of gradient steps are left at
+            their defaults, since those of `config` are used.
         world_model: A world model to go on with, in place of a new one.
         episodes: Episodes to begin with; with them, `initial_steps` may be 0.
         episodes_path: Folder into which episodes are written as they end, which must be new.
@@ -81,7 +82,8 @@ class DreamPPO(RecordingPPO):
         **overrides: Fields of `DreamConfig`.
 
     Raises:
-        ConfigError: If an argument is out of range or unknown.
+        ConfigError: If an argument is out of range or unknown, or the policy is not one for the
+            environment's kind of observation.
         SpaceError: If the environment's spaces are not supported or not the model's.
     """
 
@@ -106,6 +108,7 @@ class DreamPPO(RecordingPPO):
         **overrides: Any,
     ) -> None:
         self.config = _configured(config or DreamConfig(), overrides)
+        refuse_model_steps(model_config or WorldModelConfig())
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self._show_progress = False
         self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed

@@ -22,6 +22,7 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldgen.agents.real_env import EpisodeRecorder, as_vec_env, environment_of, raw_space
+from worldgen.config import require
 from worldgen.data.environment import EnvLike
 from worldgen.data.episodes import Episodes
 from worldgen.errors import ConfigError, DatasetError, SpaceError
@@ -60,6 +61,8 @@ class RecordingPPO(PPO):
         self._round_timesteps, self._recorded_timesteps = 0, 0
         self._episodes: Episodes | None = None
         vec_env = None if env is None else as_vec_env(env, n_envs)
+        if vec_env is not None:
+            _check_policy(policy, vec_env.observation_space)
         super().__init__(policy, vec_env, **ppo)  # type: ignore[arg-type]
         if vec_env is not None:
             self._real_space: spaces.Space[Any] = raw_space(vec_env)
@@ -242,3 +245,12 @@ class RecordingPPO(PPO):
         if episodes is not None:
             agent.set_episodes(episodes)
         return agent
+
+
+def _check_policy(policy: object, space: spaces.Space[Any]) -> None:
+    """Refuse SB3's name of a policy for another kind of observation, in words of our own."""
+    is_dict = isinstance(space, spaces.Dict)
+    fitting = "MultiInputPolicy" if is_dict else "MlpPolicy"
+    wrong = ("MlpPolicy", "CnnPolicy") if is_dict else ("MultiInputPolicy",)
+    rule = f'be "{fitting}" for a {type(space).__name__} observation space'
+    require(policy not in wrong, "policy", rule, policy)

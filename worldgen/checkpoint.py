@@ -30,6 +30,8 @@ __all__ = ["FORMAT_VERSION", "Folder", "load_folder", "save_folder", "write_atom
 
 FORMAT_VERSION = 1
 _CONFIG = "config.json"
+_REPORT = "report.json"
+"""What was measured of the weights; true of these alone."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -88,7 +90,8 @@ def save_folder(
         kind: "tokenizer" or "world_model"; checked on loading.
         description: JSON values for config.json.
         tensors: File stem -> state dictionary.
-        overwrite: Replace an existing model folder.
+        overwrite: Replace an existing model folder. Other files in it stay, but for its
+            report.json, which was measured on the old weights.
 
     Raises:
         CheckpointError: If the path exists and is not to be, or may not be, replaced.
@@ -127,12 +130,15 @@ def _check_target(path: Path, overwrite: bool) -> None:
 
 
 def _replace(temporary: Path, path: Path) -> None:
-    """Put the new folder in the old one's place; files that are not ours move along."""
+    """Put the new folder in the old one's place; files that are not ours move along.
+
+    A report does not: it is about the old weights.
+    """
     if not path.exists():
         temporary.rename(path)
         return
     for file in path.iterdir():
-        if not (temporary / file.name).exists():
+        if file.name != _REPORT and not (temporary / file.name).exists():
             file.rename(temporary / file.name)
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     path.rename(old)

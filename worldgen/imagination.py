@@ -26,7 +26,7 @@ from worldgen.dynamics import Dynamics, Prediction
 from worldgen.errors import ShapeError
 from worldgen.transformer import KeyValueCache
 
-__all__ = ["ImaginedStep", "Imagination"]
+__all__ = ["Imagination", "ImaginedStep"]
 
 
 class ImaginedStep(NamedTuple):

@@ -38,7 +38,8 @@ ROOT = "observation"
 def leaves(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
     """List the leaf spaces by path, in the space's own order.
 
-    >>> list(leaves(spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Tuple([spaces.Discrete(3)])})))
+    >>> pair = spaces.Tuple([spaces.Discrete(3)])
+    >>> list(leaves(spaces.Dict({"b": spaces.Discrete(2), "a": pair})))
     ['a/0', 'b']
 
     Raises:
@@ -77,11 +78,20 @@ def flatten(space: spaces.Space[Any], observation: Any) -> dict[str, np.ndarray]
     """Turn one nested observation, or a nested batch of them, into path -> array.
 
     Leading batch dimensions are kept. Extra keys of a dictionary observation are ignored,
-    so that an environment's unused parts (a mission text) need not be removed first.
+    so that an environment's unused parts (a mission text) need not be removed first. For a
+    space that is neither Dict nor Tuple, the flat dictionary itself is taken too, since an
+    `Episode` holds its observations in it.
+
+    >>> flatten(spaces.Discrete(5), [1, 2])
+    {'observation': array([1, 2])}
+    >>> flatten(spaces.Discrete(5), {"observation": [1, 2]})
+    {'observation': array([1, 2])}
 
     Raises:
         ShapeError: If a part of the observation is missing.
     """
+    if isinstance(observation, Mapping) and _children(space) is None:
+        space = spaces.Dict({ROOT: space})
     flat: dict[str, np.ndarray] = {}
     _flatten_into(space, observation, "", flat)
     return flat

@@ -25,8 +25,9 @@ from tests.agents.small_agents import (
     some_model,
     weights,
 )
-from worldgen import EnvironmentSpec, Episodes
+from worldgen import EnvironmentSpec, Episodes, WorldModelConfig
 from worldgen.agents import DreamConfig, SymbolicExtractor
+from worldgen.dynamics_training import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, SpaceError
 
 
@@ -317,6 +318,24 @@ def test_set_env_goes_on_in_another_environment():
         ({"gamma": 1.5}, ConfigError, r"`gamma` must be in \[0, 1\], got 1.5"),
         ({"env": "Cartpole-v1"}, EnvironmentIdError, "did you mean 'CartPole-v1'"),
         ({"device": "abacus"}, RuntimeError, "abacus"),
+        (
+            {"model_config": WorldModelConfig(training=DynamicsTrainingConfig(gradient_steps=5))},
+            ConfigError,
+            r"`model_config.training.gradient_steps` must be left out, .* "
+            r"`DreamConfig.initial_model_steps` and `DreamConfig.model_steps_per_round` instead",
+        ),
+        (
+            {"model_config": WorldModelConfig(tokenizer_gradient_steps=5)},
+            ConfigError,
+            "`model_config.tokenizer_gradient_steps` .* `DreamConfig.tokenizer_steps` .* got 5",
+        ),
+        ({"env": DICT, "policy": "MlpPolicy"}, ConfigError, '`policy` must be "MultiInputPolicy"'),
+        ({"env": DICT, "policy": "CnnPolicy"}, ConfigError, '`policy` must be "MultiInputPolicy"'),
+        (
+            {"policy": "MultiInputPolicy"},
+            ConfigError,
+            "`policy` must be \"MlpPolicy\" for a Box observation space, got 'MultiInputPolicy'",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(arguments, error, message):

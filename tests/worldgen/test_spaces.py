@@ -123,6 +123,18 @@ def test_paths_are_keys_and_indices():
     assert list(leaves(spaces.Discrete(2))) == [ROOT]
 
 
+@given(LEAVES)
+def test_the_flat_form_of_a_space_with_one_leaf_is_taken_too(space):
+    space.seed(0)
+    observation = space.sample()
+    assert same(flatten(space, {ROOT: observation}), flatten(space, observation))
+
+
+def test_a_dictionary_without_the_one_leaf_is_refused():
+    with pytest.raises(ShapeError, match="must hold 'observation' as its space"):
+        flatten(spaces.Discrete(2), {"image": 1})
+
+
 def test_extra_parts_of_an_observation_are_ignored():
     space = spaces.Dict(a=spaces.Discrete(2))
     assert flatten(space, {"a": 1, "mission": "go"}) == {"a": np.asarray(1)}

@@ -23,10 +23,23 @@ import tyro
 from worldgen.config import require
 from worldgen.errors import CheckpointError, ConfigError
 
-__all__ = ["CommonArguments", "Environment", "Flag", "Wrappers", "parse", "refuse_existing"]
+__all__ = [
+    "CommonArguments",
+    "Environment",
+    "EpisodesFolder",
+    "Flag",
+    "ModelFolder",
+    "Wrappers",
+    "parse",
+    "refuse_existing",
+]
 
 Environment = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
 """A Gymnasium id as the first argument."""
+ModelFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+"""A folder of a model, or of a run, as an argument without a name."""
+EpisodesFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="EPISODES")]
+"""A folder of episodes, as an argument without a name."""
 Wrappers = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="WRAPPER")]
 """`--wrapper`, as often as wanted."""
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]

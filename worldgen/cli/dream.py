@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import tyro
-
-from worldgen.cli.arguments import CommonArguments, Flag, refuse_existing
+from worldgen.cli.arguments import CommonArguments, Flag, ModelFolder, refuse_existing
 from worldgen.config import require
 from worldgen.errors import ConfigError
 
@@ -25,7 +23,7 @@ _NEW_STEPS = 2_000
 class Arguments(CommonArguments):
     """Options of `worldgen dream`."""
 
-    model: Annotated[Path, tyro.conf.Positional]
+    model: ModelFolder
     """Folder of a model, or of a run."""
     output: Path = Path("dream.gif")
     """GIF to write."""

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from worldgen.cli.arguments import CommonArguments, Flag, refuse_existing
+from worldgen.cli.arguments import CommonArguments, EpisodesFolder, Flag, refuse_existing
 from worldgen.data.episodes import Episodes
 from worldgen.world_model import WorldModel, WorldModelConfig
 
@@ -19,7 +16,7 @@ __all__ = ["Arguments", "run"]
 class Arguments(CommonArguments):
     """Options of `worldgen fit`."""
 
-    episodes: Annotated[Path, tyro.conf.Positional]
+    episodes: EpisodesFolder
     """Folder that `worldgen collect` wrote."""
     output: Path = Path("model")
     """Folder of the model to write."""

@@ -3,6 +3,7 @@
 Functions:
     load_model: from a model folder or a run folder.
     find_agent: the agent beside a model, where there is one.
+    find_held_out: the held-out episodes beside a model, where there are any.
     sampler_of: a model's sampler with another number of denoising steps.
 """
 
@@ -15,7 +16,7 @@ from worldgen.diffusion.masked_diffusion import SamplerConfig
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModel
 
-__all__ = ["find_agent", "load_model", "sampler_of"]
+__all__ = ["find_agent", "find_held_out", "load_model", "sampler_of"]
 
 
 def load_model(path: Path, device: str) -> WorldModel:
@@ -30,10 +31,20 @@ def load_model(path: Path, device: str) -> WorldModel:
 
 def find_agent(path: Path) -> Path | None:
     """Find the agent of the run that a model folder, or a run folder, belongs to."""
-    for folder in (path, path.resolve().parent):
-        run = RunFolder(folder)
-        if run.record.is_file() and run.agent.is_file():
-            return run.agent
+    run = _run_of(path)
+    return run.agent if run is not None and run.agent.is_file() else None
+
+
+def find_held_out(path: Path) -> Path | None:
+    """Find the held-out episodes of the run that a model folder, or a run folder, belongs to."""
+    run = _run_of(path)
+    return run.held_out if run is not None and run.held_out.is_dir() else None
+
+
+def _run_of(path: Path) -> RunFolder | None:
+    for run in (RunFolder(path), RunFolder(path.resolve().parent)):
+        if run.record.is_file():
+            return run
     return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from worldgen.agents.dream_config import DreamConfig
+from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
 from worldgen.cli.arguments import CommonArguments, Environment, Flag, Wrappers
 from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec
@@ -49,7 +49,7 @@ class Arguments(CommonArguments):
     wrapper: Wrappers = ()
     """Wrapper around it, as module:Class; may be repeated, the innermost first."""
     run: Path | None = None
-    """Folder of the run; runs/ENV by default."""
+    """Folder of the run; by default runs/ENV, with the wrappers' class names behind it."""
     timesteps: int = 5_000
     """Real environment steps that may be used."""
     num_envs: int = 8
@@ -75,7 +75,8 @@ class Arguments(CommonArguments):
     @property
     def folder(self) -> Path:
         """Where the run is, or will be."""
-        return self.run or Path("runs") / self.env.replace("/", "-").replace(":", "-")
+        name = "-".join([self.env, *(wrapper.rpartition(":")[2] for wrapper in self.wrapper)])
+        return self.run or Path("runs") / name.replace("/", "-").replace(":", "-")
 
     def settings(self) -> dict[str, Any]:
         """Give all that decides about the results, for config.json."""
@@ -95,6 +96,11 @@ def run(arguments: Arguments) -> None:
     require(arguments.num_envs >= 1, "num_envs", "be at least 1", arguments.num_envs)
     rule = f"be at least {arguments.num_envs}, one for each of num_envs"
     require(arguments.timesteps >= arguments.num_envs, "timesteps", rule, arguments.timesteps)
+    refuse_model_steps(
+        arguments.model,
+        lambda field: "--model." + field.replace("_", "-"),
+        lambda field: "--dream." + field.replace("_", "-"),
+    )
     from worldgen.cli.judgement import Judgement
     from worldgen.cli.summaries import results_table
     from worldgen.cli.training import train_agent

@@ -25,6 +25,7 @@ from worldgen.data.episodes import Episodes
 from worldgen.data.rows import Rows, RowsStep, open_rows
 from worldgen.errors import ConfigError, ShapeError
 from worldgen.progress import Progress
+from worldgen.seeding import derived_seed
 from worldgen.spaces import unflatten
 
 __all__ = ["collect"]
@@ -63,8 +64,11 @@ def collect(
         num_steps: Real environment steps over all rows.
         policy: None for uniform random actions, an SB3 model, or a function from a batch of
             observations, nested as in the environment, to a batch of actions.
-        seed: Row i is seeded with `seed` + i at its first reset. An SB3 model, which draws
-            from the global generators, finds them seeded and leaves them as they were.
+        seed: Each row is seeded at its first reset with a number that is derived from `seed`
+            and the row, so that other seeds give other data in every row. A SyncVectorEnv or
+            AsyncVectorEnv gets the list of these numbers, any other vector environment the
+            first. An SB3 model, which draws from the global generators, finds them seeded and
+            leaves them as they were.
         num_envs: Environments to make and to step together.
         path: Folder to write the episodes to as well.
         overwrite: Replace the episodes that the folder holds.
@@ -114,8 +118,13 @@ def _random_actions(space: spaces.Space[Any], num_rows: int, seed: int) -> Choos
     return lambda _: np.stack([space.sample() for _ in range(num_rows)])
 
 
+def _row_seeds(seed: int, num_rows: int) -> list[int]:
+    """Give each row a seed in [0, 2**31) that no row of another seed has, but by chance."""
+    return [derived_seed(seed, "row", row) % 2**31 for row in range(num_rows)]
+
+
 def _action_seed(seed: int) -> int:
-    """Give a stream that differs from the one that `seed` gives the first environment."""
+    """Give a stream that differs from those of the rows."""
     return int(np.random.SeedSequence(seed, spawn_key=(1,)).generate_state(1)[0])
 
 
@@ -155,7 +164,7 @@ class _Collection:
         self._returns: deque[float] = deque(maxlen=100)
 
     def run(self, num_steps: int, seed: int) -> None:
-        observations = self._rows.reset(seed)
+        observations = self._rows.reset(_row_seeds(seed, self._rows.num_rows))
         self._begin(np.ones(self._rows.num_rows, dtype=bool), observations)
         remaining = num_steps
         while True:

@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeAlias
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
 from worldgen.config import require
 from worldgen.data.environment import EnvironmentSpec, EnvLike, environment_spec, make_env
@@ -65,8 +65,8 @@ class Rows(Protocol):
     environment: EnvironmentSpec | None
     num_rows: int
 
-    def reset(self, seed: int) -> Flat:
-        """Begin anew in all rows, row i from `seed` + i; path -> (N, ...)."""
+    def reset(self, seeds: Sequence[int]) -> Flat:
+        """Begin anew in all rows, row i from `seeds[i]`; path -> (N, ...)."""
         ...
 
     def step(self, actions: np.ndarray, limit: int) -> RowsStep:
@@ -120,14 +120,14 @@ class EnvRows:
         self.action_space = self._envs[0].action_space
         self._observations: Flat = {}
 
-    def reset(self, seed: int) -> Flat:
+    def reset(self, seeds: Sequence[int]) -> Flat:
         """Begin anew; only here are the environments seeded."""
         self._observations = {
             path: np.zeros((self.num_rows, *(leaf.shape or ())), leaf.dtype)
             for path, leaf in leaves(self.observation_space).items()
         }
-        for row, env in enumerate(self._envs):
-            first, _ = env.reset(seed=seed + row)
+        for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
+            first, _ = env.reset(seed=seed)
             _write(self._observations, row, flatten(self.observation_space, first))
         return self._observations
 
@@ -188,9 +188,12 @@ class VectorRows:
         self.environment = environment_spec(one) if one is not None and same else None
         self._over = np.zeros(self.num_rows, dtype=bool)
 
-    def reset(self, seed: int) -> Flat:
+    def reset(self, seeds: Sequence[int]) -> Flat:
         """Begin anew in all rows."""
         self._over[:] = False
+        # Gymnasium's base class promises to take one number, only these two a list of them.
+        takes_list = isinstance(self._env.unwrapped, SyncVectorEnv | AsyncVectorEnv)
+        seed: Any = list(seeds) if takes_list else seeds[0]
         return self._flat(self._env.reset(seed=seed)[0])
 
     def step(self, actions: np.ndarray, limit: int) -> RowsStep:

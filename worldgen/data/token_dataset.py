@@ -158,7 +158,7 @@ class TokenDataset:
         return self._contexts(self._moments[_randint(len(self._moments), count, generator)])
 
     def contexts_at(self, episode_index: Tensor, frame_index: Tensor) -> Context:
-        """Give the contexts that end at frame `frame_index` (0..T) of `episode_index`, both (B,)."""
+        """Give the contexts that end at `frame_index` (0..T) of `episode_index`, both (B,)."""
         episode_index = torch.as_tensor(episode_index, device=self.tokens.device)
         frame_index = torch.as_tensor(frame_index, device=self.tokens.device)
         return self._contexts(self.first_frames[episode_index] + frame_index)

@@ -102,17 +102,19 @@ def dream_strip(model: WorldModel, dream: PairedDream) -> np.ndarray:
 def best_moment(episodes: Sequence[Episode], horizon: int) -> tuple[int, int]:
     """Choose the episode and the frame from which a film shows most.
 
-    That is an episode that terminates where there is one, among those the one with the
-    highest return, and of equal ones the longest; the film ends where the episode ends.
+    That is the longest successful stretch: of the episodes with a positive return, where there
+    are any, one that terminates; among those the one of which the film shows most environment
+    steps, and of equal ones the one with the highest return. The film ends where it ends.
 
     Returns:
         Index of the episode, and of the frame to start at.
     """
     require(len(episodes) > 0, "episodes", "hold at least one episode", len(episodes))
 
-    def interest(index: int) -> tuple[bool, float, int]:
+    def interest(index: int) -> tuple[bool, bool, int, float]:
         episode = episodes[index]
-        return bool(episode.terminated[-1]), episode.total_reward, min(len(episode), horizon)
+        rewarded, terminated = episode.total_reward > 0, bool(episode.terminated[-1])
+        return rewarded, terminated, min(len(episode), horizon), episode.total_reward
 
     best = max(range(len(episodes)), key=interest)
     return best, max(0, len(episodes[best]) - horizon)

@@ -307,9 +307,12 @@ class Tokenizer(nn.Module):
             shape = leaf.shape or ()
             actual = np.shape(observations.get(path))
             if path not in observations or actual[1:] != shape or not actual:
+                found: object = actual if path in observations else "nothing"
+                if path in observations and actual == shape:
+                    found = f"one of shape {actual}: add a batch dimension, `observation[None]`"
                 raise ShapeError(
-                    f"`observations` must hold {path!r} as a batch of shape (B, "
-                    f"{', '.join(map(str, shape))}), got {actual or 'nothing'}"
+                    f"`observations` must hold {path!r} as a batch of shape "
+                    f"({', '.join(['B', *map(str, shape)])}), got {found}"
                 )
 
     def _check_fitted(self) -> None:

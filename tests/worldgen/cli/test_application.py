@@ -64,6 +64,16 @@ def test_help_loads_no_torch():
         (["dream", "m", "--output", "a.mp4"], "`output` must end in .gif, got 'a.mp4'"),
         (["train", "CartPole-v1", "--timesteps", "4"], "`timesteps` must be at least 8"),
         (["train", "CartPole-v1", "--dream.horizon", "0"], "`horizon` must be at least 1, got 0"),
+        (
+            ["train", "CartPole-v1", "--model.training.gradient-steps", "9"],
+            "`--dream.initial-model-steps` and `--dream.model-steps-per-round` instead, got 9",
+        ),
+        (
+            ["train", "CartPole-v1", "--model.tokenizer-gradient-steps", "9"],
+            "`--model.tokenizer-gradient-steps` must be left out, since DreamPPO does not use it: "
+            "set `--dream.tokenizer-steps` instead, got 9",
+        ),
+        (["evaluate", "m"], "`EPISODES` must be given, since m belongs to no run with held_out/"),
     ],
 )
 def test_wrong_arguments_end_with_2(command, arguments, message, tmp_path, monkeypatch):
@@ -72,6 +82,15 @@ def test_wrong_arguments_end_with_2(command, arguments, message, tmp_path, monke
     assert ended.code == 2
     assert message in one_line(ended)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "names"),
+    [("evaluate", "MODEL [EPISODES]"), ("dream", "MODEL"), ("fit", "EPISODES"), ("train", "ENV")],
+)
+def test_help_names_what_stands_without_an_option(command, verb, names):
+    usage = " ".join(command(verb, "--help").out.split("\n\n")[0].split())
+    assert usage.endswith(names)
 
 
 @pytest.mark.parametrize("verb", ["collect", "train"])

@@ -10,6 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from worldgen.agents import DreamPPO
 from worldgen.cli.judgement import Judgement
+from worldgen.cli.train import Arguments
 from worldgen.cli.training import Checkpoints
 from worldgen.data.episodes import Episodes
 from worldgen.evaluation import FidelityReport
@@ -121,6 +122,7 @@ def test_resuming_a_finished_run_shows_the_same_again(train, finished):
     assert "next is measuring" in again.out
     assert "round" not in again.out
     assert ended.out.splitlines()[-5:] == again.out.splitlines()[-5:]
+    assert FidelityReport.load(folder / "model" / "report.json").num_dreams == 8
 
 
 def test_resuming_wants_the_same_settings(train, finished):
@@ -175,6 +177,7 @@ def test_a_killed_run_goes_on(
     report = read(run.report)
     assert (report["real_environment_steps"], report["imagined_environment_steps"]) == (96, 128)
     assert len(read(run.record)["starts"]) == 2
+    assert FidelityReport.load(run.model / "report.json").to_dict() == report["fidelity"]
     if name in ("_collect", "_film"):
         assert run.report.read_bytes() == (finished[0] / "report.json").read_bytes()
 
@@ -196,6 +199,29 @@ def test_other_spaces_go_the_same_way(train, tmp_path, world):
     assert ended.code == 0, ended.err
     assert "R2 of" in ended.out or "PSNR of" in ended.out
     assert "success" not in ended.out
+
+
+def test_evaluate_takes_the_runs_own_held_out_episodes(command, finished, tmp_path):
+    folder, _ = finished
+    for number, model in enumerate((folder, folder / "model")):
+        outputs = tmp_path / f"default-{number}.json", tmp_path / f"given-{number}.json"
+        options = ("--dreams", 4, "--horizons", 1, "--output")
+        assert command("evaluate", model, *options, outputs[0]).code == 0
+        assert command("evaluate", model, folder / "held_out", *options, outputs[1]).code == 0
+        assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_the_default_folder_names_the_wrappers():
+    wrappers = ("minigrid.wrappers:RGBImgPartialObsWrapper", "minigrid.wrappers:ImgObsWrapper")
+    names = {
+        Arguments(env="a_package:Some/World-v0", wrapper=wrappers[:count]).folder.as_posix()
+        for count in range(3)
+    }
+    assert names == {
+        "runs/a_package-Some-World-v0",
+        "runs/a_package-Some-World-v0-RGBImgPartialObsWrapper",
+        "runs/a_package-Some-World-v0-RGBImgPartialObsWrapper-ImgObsWrapper",
+    }
 
 
 def test_wrappers_are_part_of_the_environment(train, command, tmp_path):

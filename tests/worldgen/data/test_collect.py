@@ -21,6 +21,7 @@ import worldgen
 from worldgen import Episodes
 from worldgen.data.environment import EnvironmentSpec, make_env
 from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, ShapeError, SpaceError
+from worldgen.seeding import derived_seed
 from worldgen.spaces import ROOT
 
 MODES = list(AutoresetMode)
@@ -319,15 +320,36 @@ def test_equal_seeds_give_equal_data(env_id):
     assert not same(first, other)
 
 
-def test_rows_are_seeded_one_after_the_other_and_once():
-    """Row i begins as an environment with seed + i does, and its resets go on from there."""
+def test_every_row_has_a_seed_of_its_own_and_is_seeded_once():
+    """Row i begins as its seed says, and its resets go on from there."""
     episodes = collect("worlds:worlds/Vector-v0", 400, seed=7, num_envs=4)
     starts = [episode.observations[ROOT][0].tolist() for episode in episodes]
-    for seed in range(7, 11):
+    for row in range(4):
         env = make_env("worlds:worlds/Vector-v0")
+        seed = derived_seed(7, "row", row) % 2**31
         assert env.reset(seed=seed)[0].tolist() in starts
         assert env.reset()[0].tolist() in starts
     assert len({tuple(start) for start in starts}) == len(starts)
+
+
+def test_neighbouring_seeds_share_no_start():
+    first, second = (
+        {
+            tuple(episode.observations[ROOT][0].tolist())
+            for episode in collect("worlds:worlds/Vector-v0", 100, seed=seed)
+        }
+        for seed in (0, 1)
+    )
+    assert not first & second
+
+
+@pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])
+def test_a_vector_environment_of_parts_begins_as_the_same_environments_do(kind):
+    make = functools.partial(gym.make, "CartPole-v1")
+    vector = kind([make] * 3)
+    ours, theirs = collect("CartPole-v1", 3, seed=5, num_envs=3), collect(vector, 3, seed=5)
+    vector.close()
+    assert same(ours, theirs)
 
 
 def test_random_actions_leave_the_environments_generator_alone():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -22,7 +24,7 @@ def test_every_token_is_known_at_the_end(tokens: int, passes: int) -> None:
     counts = unmasking_counts(tokens, passes)
     assert counts[-1] == tokens
     assert len(counts) == min(tokens, passes)
-    assert all(a < b for a, b in zip(counts, counts[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(counts))
 
 
 @settings(max_examples=30, deadline=None)

@@ -142,9 +142,20 @@ def test_a_strip_shows_both_sides(counting_model, counted):
     assert not np.array_equal(upper, lower)
 
 
-def test_the_best_moment_ends_with_the_most_successful_end(counted):
+def paying(episode, reward):
+    """The episode with another reward at its end."""
+    rewards = episode.rewards.copy()
+    rewards[-1] = reward
+    return dataclasses.replace(episode, rewards=rewards)
+
+
+def test_the_best_moment_is_the_longest_successful_stretch(counted):
     long_win, short_win = counted([0] * 50 + [1] * 9), counted([1] * 2, start=7)
     cut = counted([0] * 60)
+    assert best_moment([paying(short_win, 5.0), long_win], 30) == (1, 29)
+    assert best_moment([long_win, paying(long_win, 2.0)], 30) == (1, 29)
+    assert best_moment([paying(long_win, -1.0), paying(cut, 1.0)], 30) == (1, 30)
+    assert best_moment([cut, paying(short_win, -1.0)], 30) == (1, 0)
     assert best_moment([cut, short_win, long_win], 30) == (2, 29)
     assert best_moment([cut, short_win], 30) == (1, 0)
     assert best_moment([cut], 40) == (0, 20)

@@ -153,6 +153,16 @@ def test_every_space_round_trips(name: str, tmp_path: Path) -> None:
     )
 
 
+def test_episodes_observations_are_encoded_as_they_are() -> None:
+    tokenizer = Tokenizer.for_space(spaces.Discrete(5), SMALL, device="cpu")
+    tokenizer.fit(np.arange(5), gradient_steps=1)
+    assert torch.equal(
+        tokenizer.encode({"observation": np.arange(5)}), tokenizer.encode(np.arange(5))
+    )
+    with pytest.raises(ShapeError, match=r"of shape \(B\), got one of shape \(\): add a batch"):
+        tokenizer.encode(3)
+
+
 def test_equal_seeds_give_equal_tokenizers() -> None:
     observations = batch(GRID, 50)
     states = []
@@ -199,6 +209,8 @@ def test_wrong_use_is_explained(tmp_path: Path) -> None:
     tokenizer.fit(batch(GRID, 4), gradient_steps=1)
     with pytest.raises(ShapeError, match=r"\(B, 7, 7, 3\), got \(2, 7, 7\)"):
         tokenizer.encode(np.zeros((2, 7, 7), np.uint8))
+    with pytest.raises(ShapeError, match=r"add a batch dimension, `observation\[None\]`"):
+        tokenizer.encode(np.zeros((7, 7, 3), np.uint8))
     tokenizer.save(tmp_path / "t")
     with pytest.raises(CheckpointError, match="exists already"):
         tokenizer.save(tmp_path / "t")

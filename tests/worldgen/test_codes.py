@@ -1,0 +1,48 @@
+"""Codes read and written through what they stand for."""
+
+from __future__ import annotations
+
+import torch
+
+from worldgen.codes import Codebook, NamePort, NumberPort, make_port
+
+
+def test_the_codebook_says_which_port() -> None:
+    assert isinstance(make_port(Codebook(5, 0, 1, 2, numbers=True), 8), NumberPort)
+    assert isinstance(make_port(Codebook(5, 0, 1, 2, numbers=False), 8), NamePort)
+
+
+def test_numbers_are_scored_by_their_distance() -> None:
+    port = NumberPort(Codebook(5, 0, 3, 2, numbers=True), 8)
+    values = torch.randn(5, 2)
+    port.set_contents(values)
+    torch.nn.init.normal_(port.change.weight)
+    torch.nn.init.normal_(port.log_width.weight, std=0.1)
+    hidden, previous = torch.randn(4, 3, 8), torch.randint(0, 5, (4, 3))
+    logits = port.logits(hidden, previous)
+    for row in range(4):
+        for place in range(3):
+            mean = values[previous[row, place]] + port.change(hidden[row, place])
+            width = port.log_width(hidden[row, place]).exp()
+            expected = -0.5 * ((mean - values) / width).square().sum(-1)
+            assert torch.allclose(logits[row, place], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_an_untrained_port_of_numbers_expects_no_change() -> None:
+    port = NumberPort(Codebook(9, 0, 1, 1, numbers=True), 8)
+    port.set_contents(torch.linspace(-2, 2, 9).unsqueeze(1))
+    previous = torch.arange(9).unsqueeze(1)
+    assert torch.equal(port.logits(torch.randn(9, 1, 8), previous).argmax(-1), previous)
+
+
+def test_names_that_share_content_share_scores() -> None:
+    port = NamePort(Codebook(4, 0, 1, 6, numbers=False), 8)
+    contents = torch.eye(4, 6)
+    contents[3] = contents[0] + contents[1]
+    port.set_contents(contents)
+    torch.nn.init.zeros_(port.free_logits.weight)
+    hidden = torch.randn(10, 1, 8)
+    without_bias = port.logits(hidden, torch.zeros(10, 1, dtype=torch.int64))
+    assert torch.allclose(
+        without_bias[..., 3], without_bias[..., 0] + without_bias[..., 1], atol=1e-5
+    )
