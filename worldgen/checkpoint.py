@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def save_folder(
             contiguous = {key: value.detach().cpu().contiguous() for key, value in state.items()}
             write_atomically(
                 temporary / f"{name}.safetensors",
-                lambda file, state=contiguous: save_tensors(state, file),
+                partial(save_tensors, contiguous),
             )
         header = {"kind": kind, "format_version": FORMAT_VERSION, "worldgen_version": __version__}
         text = json.dumps({**header, **description}, indent=2) + "\n"

@@ -106,8 +106,9 @@ class NamePort(CodePort):
 
     def logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
         """Score by content, summed over its features, with a free part."""
-        scored: Tensor = self.write(hidden) @ self.contents.to(hidden.dtype).T
-        return scored + self.free_logits(hidden)
+        by_content: Tensor = self.write(hidden) @ self.contents.to(hidden.dtype).T
+        free: Tensor = self.free_logits(hidden)
+        return by_content + free
 
 
 class NumberPort(CodePort):

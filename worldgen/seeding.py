@@ -20,7 +20,7 @@ __all__ = ["derived_seed", "seeded_initialization"]
 def seeded_initialization(seed: int) -> Iterator[None]:
     """Seed torch's initializers inside the block and restore the global state after it."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 

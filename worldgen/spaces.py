@@ -170,7 +170,7 @@ def space_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
                 "dtype": str(space.dtype),
             }
         case spaces.MultiBinary():
-            n = int(space.n) if np.ndim(space.n) == 0 else list(space.shape)
+            n = list(space.shape) if isinstance(space.n, tuple) else int(space.n)
             return {"type": "MultiBinary", "n": n}
         case spaces.Text():
             return {
@@ -210,7 +210,7 @@ def _space_from_json(description: Mapping[str, Any]) -> spaces.Space[Any]:
             shape, dtype = tuple(description["shape"]), np.dtype(description["dtype"])
             low = _bound_from_json(description["low"], shape, dtype)
             high = _bound_from_json(description["high"], shape, dtype)
-            return spaces.Box(low, high, shape, dtype.type)  # type: ignore[arg-type]
+            return spaces.Box(low, high, shape, dtype.type)
         case "Discrete":
             dtype = np.dtype(description["dtype"]).type
             return spaces.Discrete(description["n"], start=description["start"], dtype=dtype)

@@ -137,12 +137,12 @@ class Transformer(nn.Module):
         hidden = torch.cat([clean, noised], 2).flatten(0, 1)  # (B F, 2 N, D)
         first = torch.arange(pairs, device=clean.device)
         times = torch.stack([first, first + 1], 1).repeat_interleave(size, 1)  # (F, 2 N)
-        rotation = tuple(part.repeat(batch, 1, 1).unsqueeze(1) for part in self._rotation(times))
+        cosine, sine = (part.repeat(batch, 1, 1).unsqueeze(1) for part in self._rotation(times))
         bias = torch.zeros(mask.shape, device=clean.device).masked_fill_(~mask, -torch.inf)
         bias = bias.repeat(batch, 1, 1).unsqueeze(1)  # (B F, 1, 2 N, (C + 1) N)
         for block in self.blocks:
             assert isinstance(block, _Block)
-            queries, keys, values = block.project(hidden, rotation)
+            queries, keys, values = block.project(hidden, (cosine, sine))
             keys = self._with_past(keys, batch, size)
             values = self._with_past(values, batch, size)
             hidden = block.combine(hidden, queries, keys, values, bias)
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
         """
         pairs = len(vectors) // batch
         context = self.period // 2
-        clean, noised = vectors.split(size, 2)
+        clean, noised = torch.split(vectors, size, 2)
         clean = clean.reshape(batch, pairs, *clean.shape[1:])
         padded = functional.pad(clean, (0, 0, 0, 0, 0, 0, context - 1, 0))
         frames = [padded[:, index : index + pairs] for index in range(context)]
@@ -259,7 +259,8 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tens
     if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.requires_grad:
         # The fused CPU kernel's backward pass is ten times slower in bfloat16 than this.
         scores = (queries @ keys.mT) * queries.shape[-1] ** -0.5 + mask
-        return scores.softmax(-1).to(values.dtype) @ values
+        attended: Tensor = scores.softmax(-1).to(values.dtype) @ values
+        return attended
     mask = mask.to(queries.dtype) if mask.dtype != torch.bool else mask
     return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
 

@@ -89,7 +89,8 @@ class Rollout:
         """(B,) environment steps up to and including the first predicted termination."""
         horizon = self.terminated.shape[1]
         first = self.terminated.argmax(1) + 1
-        return np.where(self.terminated.any(1), first, horizon)
+        lengths: np.ndarray = np.where(self.terminated.any(1), first, horizon)
+        return lengths
 
 
 class WorldModel:

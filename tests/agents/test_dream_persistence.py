@@ -22,10 +22,12 @@ import json, sys
 import numpy as np
 import torch
 torch.set_num_threads(1)
-import worlds, gymnasium
+import gymnasium
 from worldgen import Episodes
 from worldgen.agents import DreamPPO
-folder, env_id = sys.argv[1:]
+folder, env_id, tests = sys.argv[1:]
+sys.path.append(tests)  # now, since tests/worldgen would be taken for the library
+import worlds
 agent = DreamPPO.load(folder + "/agent.zip", env=env_id, n_envs=4, device="cpu",
                       episodes=Episodes.load(folder + "/episodes"))
 observation, _ = gymnasium.make(env_id).reset(seed=3)
@@ -42,10 +44,9 @@ print(json.dumps([before, tokens, agent.num_timesteps, agent.imagined_timesteps,
 def test_another_process_acts_alike_and_goes_on(env_id, tmp_path, repository):
     agent = make_agent(env_id, n_envs=4, episodes_path=tmp_path / "episodes").learn(64)
     agent.save(tmp_path / "agent")
-    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path), env_id]
-    done = subprocess.run(
-        command, cwd=repository / "tests", capture_output=True, text=True, check=False
-    )
+    tests = str(repository / "tests")
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path), env_id, tests]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     acted, tokens, real, imagined, rounds, recorded, fits = json.loads(done.stdout)
     observation, _ = (

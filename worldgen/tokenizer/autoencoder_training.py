@@ -65,7 +65,7 @@ def _merge_equal(patches: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
     odd = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=draw) * 2 + 1
     hashes = (flat * odd.to(flat.device)).sum(1)
-    unique, inverse = hashes.unique(return_inverse=True)
+    unique, inverse = torch.unique(hashes, return_inverse=True)
     first = torch.full((len(unique),), len(flat), dtype=torch.int64, device=flat.device)
     positions = torch.arange(len(flat), device=flat.device)
     first.scatter_reduce_(0, inverse, positions, "amin")

@@ -59,7 +59,8 @@ class PatchAutoencoder(nn.Module):
         self.encoder = _perceptron(groups, features, hidden, dim)
         self.decoder = _perceptron(groups, dim, hidden, outputs)
         self.quantizer = VectorQuantizer(groups, quantizer)
-        self.skip_in = self.skip_out = None
+        self.skip_in: GroupedLinear | None = None
+        self.skip_out: GroupedLinear | None = None
         if modality.linear_skip:
             self._start_linear(groups, features, dim)
         # Standardisation of vectors; 0 and 1 for modalities that need none.
@@ -73,11 +74,11 @@ class PatchAutoencoder(nn.Module):
             [torch.linalg.qr(torch.randn(max(features, dim), min(features, dim)))[0]] * groups
         )
         basis = basis.mT if features <= dim else basis  # (groups, features, dim)
-        self.skip_in = GroupedLinear(groups, features, dim)
-        self.skip_out = GroupedLinear(groups, dim, features)
+        self.skip_in = skip_in = GroupedLinear(groups, features, dim)
+        self.skip_out = skip_out = GroupedLinear(groups, dim, features)
         with torch.no_grad():
-            self.skip_in.weight.copy_(basis)
-            self.skip_out.weight.copy_(basis.mT)
+            skip_in.weight.copy_(basis)
+            skip_out.weight.copy_(basis.mT)
             for perceptron in (self.encoder, self.decoder):
                 last = perceptron[-1]
                 assert isinstance(last, GroupedLinear)

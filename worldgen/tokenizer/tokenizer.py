@@ -305,11 +305,11 @@ class Tokenizer(nn.Module):
             self._check_fitted()
         for path, leaf in self._leaves.items():
             shape = leaf.shape or ()
-            actual = np.shape(observations.get(path))
-            if path not in observations or actual[1:] != shape or not actual:
-                found: object = actual if path in observations else "nothing"
-                if path in observations and actual == shape:
-                    found = f"one of shape {actual}: add a batch dimension, `observation[None]`"
+            actual = np.shape(observations[path]) if path in observations else None
+            if not actual or actual[1:] != shape:
+                found = "nothing" if actual is None else f"{actual}"
+                if actual == shape:
+                    found = f"one of shape {shape}: add a batch dimension, `observation[None]`"
                 raise ShapeError(
                     f"`observations` must hold {path!r} as a batch of shape "
                     f"({', '.join(['B', *map(str, shape)])}), got {found}"

@@ -86,7 +86,7 @@ def test_wrong_arguments_end_with_2(command, arguments, message, tmp_path, monke
 
 @pytest.mark.parametrize(
     ("verb", "names"),
-    [("evaluate", "MODEL [EPISODES]"), ("dream", "MODEL"), ("fit", "EPISODES"), ("train", "ENV")],
+    [("evaluate", "MODEL EPISODES"), ("dream", "MODEL"), ("fit", "EPISODES"), ("train", "ENV")],
 )
 def test_help_names_what_stands_without_an_option(command, verb, names):
     usage = " ".join(command(verb, "--help").out.split("\n\n")[0].split())
