@@ -79,6 +79,7 @@ def environment_of(env: EnvLike | VecEnv | None) -> EnvironmentSpec | None:
 def _make_row(env: EnvLike) -> gym.Env[Any, Any]:
     made = make_env(env)
     _check_readable(made.observation_space)
+    _check_start("action", made.action_space)
     made = _OwnObservation(made)
     return made if _is_monitored(made) else Monitor(made)
 
@@ -101,12 +102,23 @@ def _check_readable(space: spaces.Space[Any]) -> None:
     """Refuse what SB3's policies cannot read, in words of our own."""
     parts = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
     for part in parts:
-        if not isinstance(part, _READABLE):
+        _check_start("observation", part)
+        if not isinstance(part, _READABLE) or (isinstance(part, spaces.Box) and not part.shape):
             raise SpaceError(
                 f"SB3 policies cannot read the observation space {part}; supported: Box, Discrete, "
                 "MultiDiscrete, MultiBinary and a Dict of these: wrap the environment, for example "
                 "in gymnasium.wrappers.FlattenObservation"
             )
+
+
+def _check_start(kind: str, space: spaces.Space[Any]) -> None:
+    """Refuse integers that do not begin at 0: SB3 takes no notice of a space's `start`."""
+    starts = isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start)
+    if starts:
+        raise SpaceError(
+            f"SB3 ignores the start of the {kind} space {space}: shift it to begin at 0, for "
+            f"example in gymnasium.wrappers.Transform{kind.capitalize()}"
+        )
 
 
 def _is_monitored(env: gym.Env[Any, Any]) -> bool:
@@ -184,7 +196,7 @@ class EpisodeRecorder:
                 following = {path: batch[row] for path, batch in flat.items()}
             episode = self._builder.add(
                 row,
-                actions[row],
+                np.asarray(actions[row]).astype(self._env.action_space.dtype, copy=False),
                 float(rewards[row]),
                 over and not truncated,
                 truncated,

@@ -55,6 +55,16 @@ class Folder:
     description: dict[str, Any]
     tensors: dict[str, dict[str, Tensor]]
 
+    def field(self, name: str) -> Any:
+        """Give a field of config.json.
+
+        Raises:
+            CheckpointError: If it is not there.
+        """
+        if name not in self.description:
+            raise CheckpointError(f"{self.path / _CONFIG} is damaged: it lacks {name!r}")
+        return self.description[name]
+
     def restore(self, name: str, module: nn.Module) -> None:
         """Load the tensors of `name` into `module`.
 
@@ -138,12 +148,16 @@ def _replace(temporary: Path, path: Path) -> None:
     if not path.exists():
         temporary.rename(path)
         return
-    for file in path.iterdir():
-        if file.name != _REPORT and not (temporary / file.name).exists():
-            file.rename(temporary / file.name)
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     path.rename(old)
-    temporary.rename(path)
+    try:
+        temporary.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    for file in old.iterdir():
+        if file.name != _REPORT and not (path / file.name).exists():
+            file.rename(path / file.name)
     shutil.rmtree(old, ignore_errors=True)
 
 

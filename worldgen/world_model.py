@@ -409,19 +409,18 @@ class WorldModel:
             CheckpointError: If the folder is missing, damaged or holds something else.
         """
         folder = load_folder(path, "world_model", ("tokenizer", "dynamics"))
-        description = folder.description
-        environment = description["environment"]
+        environment = folder.field("environment")
         model = cls.for_spaces(
-            space_tools.space_from_json(description["observation_space"]),
-            space_tools.space_from_json(description["action_space"]),
+            space_tools.space_from_json(folder.field("observation_space")),
+            space_tools.space_from_json(folder.field("action_space")),
             environment=EnvironmentSpec.from_dict(environment) if environment else None,
-            config=WorldModelConfig.from_dict(description["config"]),
-            seed=description["seed"],
+            config=WorldModelConfig.from_dict(folder.field("config")),
+            seed=folder.field("seed"),
             device=device,
         )
         folder.restore("tokenizer", model.tokenizer)
         folder.restore("dynamics", model.dynamics)
-        model.num_fits = description["num_fits"]
+        model.num_fits = folder.field("num_fits")
         model.tokenizer.refresh()
         return model
 

@@ -26,7 +26,7 @@ from tests.agents.small_agents import (
     weights,
 )
 from worldgen import EnvironmentSpec, Episodes, WorldModelConfig
-from worldgen.agents import DreamConfig, SymbolicExtractor
+from worldgen.agents import DreamConfig, DreamPPO, SymbolicExtractor
 from worldgen.dynamics_training import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, SpaceError
 
@@ -382,3 +382,14 @@ def test_a_callback_stops_after_a_phase():
         agent.learn(128 - agent.num_timesteps, rest, reset_num_timesteps=False)
         assert rest.phases[0] == next_phase
         assert agent.num_timesteps == 128
+
+
+@pytest.mark.parametrize("kind", ["action", "observation"])
+def test_integers_that_do_not_begin_at_0_are_refused_at_once(kind: str):
+    class Shifted(gym.Env):
+        def __init__(self):
+            self.action_space = spaces.Discrete(3, start=int(kind == "action"))
+            self.observation_space = spaces.Discrete(4, start=int(kind == "observation"))
+
+    with pytest.raises(SpaceError, match=f"ignores the start of the {kind} space"):
+        DreamPPO("MlpPolicy", Shifted)

@@ -171,6 +171,9 @@ def test_wrong_use_is_explained(tmp_path: Path) -> None:
     assert "report.json" not in kept, "it was measured on the old weights"
     with pytest.raises(CheckpointError, match="must be a folder"):
         WorldModel.load(tmp_path / "nothing")
+    (tmp_path / "model" / "config.json").write_text('{"kind": "world_model", "format_version": 1}')
+    with pytest.raises(CheckpointError, match="it lacks 'environment'"):
+        WorldModel.load(tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text('{"kind": "tokenizer"}')
     with pytest.raises(CheckpointError, match="must hold a world_model, got 'tokenizer'"):
         WorldModel.load(tmp_path / "model")

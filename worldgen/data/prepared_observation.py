@@ -21,6 +21,8 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from worldgen.errors import SpaceError
+
 __all__ = [
     "PrepareObservation",
     "is_minigrid",
@@ -62,9 +64,22 @@ def prepare_env(env: Env) -> Env:
     MiniGrid says that its cells, which are indices of objects, colours and states, are bytes
     as in a picture: they get their true bounds. Text parts of a Dict are left out.
     """
+    _refuse_flat_text(env)
     if prepared_observation_space(env) == env.observation_space:
         return env
     return PrepareObservation(env)
+
+
+def _refuse_flat_text(env: Env) -> None:
+    """Refuse MiniGrid's `FlatObsWrapper`: 2,688 of its 2,835 numbers spell the mission."""
+    wrapped: Any = env
+    while isinstance(wrapped, gym.Wrapper):
+        if type(wrapped).__name__ == "FlatObsWrapper":
+            raise SpaceError(
+                "MiniGrid's FlatObsWrapper is not supported, since most of its vector is the "
+                "mission spelt out: leave it away, the grid is read as it is"
+            )
+        wrapped = wrapped.env
 
 
 def prepared_observation_space(env: Env) -> spaces.Space[Any]:

@@ -94,9 +94,14 @@ picture: say which with `modalities={'image': 'symbolic'}` (or 'image', 'vector'
 
 
 def _recognise_box(path: str, space: spaces.Box) -> ModalityName:
-    integer = np.issubdtype(space.dtype, np.integer)
+    integer = _is_integer(space)
     dimensions = len(space.shape)
-    if integer and dimensions in (2, 3) and space.high.max() < 255 and space.low.min() >= 0:
+    if integer and dimensions in (2, 3) and space.high.max() < 255:
+        if space.low.min() < 0:
+            raise SpaceError(
+                f"{path!r} {space} has negative integers, which are no symbols' indices: shift "
+                f"them to 0.. in a wrapper, or say `modalities={{{path!r}: 'vector'}}`"
+            )
         return "symbolic"
     if space.dtype == np.uint8 and dimensions in (2, 3):
         if min(sorted(space.shape)[-2:]) >= _SMALLEST_IMAGE:
@@ -114,9 +119,12 @@ def _recognise_box(path: str, space: spaces.Box) -> ModalityName:
 
 
 def _check_declared(path: str, space: spaces.Box, declared: ModalityName) -> ModalityName:
-    integer = np.issubdtype(space.dtype, np.integer)
+    integer = _is_integer(space)
     fits = {
-        "symbolic": integer and len(space.shape) in (2, 3) and space.high.max() < 4096,
+        "symbolic": integer
+        and len(space.shape) in (2, 3)
+        and space.high.max() < 4096
+        and space.low.min() >= 0,
         "image": space.dtype == np.uint8 and len(space.shape) in (2, 3),
         "vector": True,
         "category": False,
@@ -124,3 +132,7 @@ def _check_declared(path: str, space: spaces.Box, declared: ModalityName) -> Mod
     if declared not in fits or not fits[declared]:
         raise SpaceError(f"{path!r} {space} cannot be {declared!r}; supported: {SUPPORTED}")
     return declared
+
+
+def _is_integer(space: spaces.Box) -> bool:
+    return np.issubdtype(space.dtype, np.integer) or space.dtype == np.bool_

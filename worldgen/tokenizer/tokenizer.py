@@ -276,8 +276,8 @@ class Tokenizer(nn.Module):
             CheckpointError: If the folder is missing, damaged or holds something else.
         """
         folder = load_folder(path, "tokenizer", ("tokenizer",))
-        space = space_tools.space_from_json(folder.description["observation_space"])
-        config = TokenizerConfig.from_dict(folder.description["config"])
+        space = space_tools.space_from_json(folder.field("observation_space"))
+        config = TokenizerConfig.from_dict(folder.field("config"))
         tokenizer = cls.for_space(space, config, device=device)
         folder.restore("tokenizer", tokenizer)
         tokenizer.refresh()
@@ -296,6 +296,8 @@ class Tokenizer(nn.Module):
         return list(_chunks(flat, list(self._leaves)))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
+        if array.dtype == np.bool_:
+            array = array.astype(np.uint8)
         if array.dtype == np.uint16 or array.dtype == np.uint32:
             array = array.astype(np.int64)
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
@@ -377,7 +379,7 @@ def _as_leaf(values: Tensor, leaf: spaces.Space[Any]) -> np.ndarray:
     """Bring decoded values to the leaf's dtype and bounds."""
     array = values.cpu().numpy()
     if isinstance(leaf, spaces.Box):
-        if np.issubdtype(leaf.dtype, np.integer) and array.dtype.kind == "f":
+        if leaf.dtype is not None and leaf.dtype.kind in "biu" and array.dtype.kind == "f":
             array = np.rint(array)
         if array.dtype.kind == "f":
             array = np.clip(array, leaf.low, leaf.high)

@@ -12,7 +12,9 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 
 from worldgen.data import prepared_observation
+from worldgen.data.environment import make_env
 from worldgen.data.prepared_observation import prepare_env, prepared_observation_space
+from worldgen.errors import SpaceError
 from worldgen.spaces import leaves
 
 DOOR_KEY = "MiniGrid-DoorKey-6x6-v0"
@@ -160,3 +162,9 @@ def test_other_environments_need_no_minigrid():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout == "[]\n"
+
+
+def test_a_vector_of_spelt_text_is_refused() -> None:
+    """Trap 3: FlatObsWrapper is mission text for the most part."""
+    with pytest.raises(SpaceError, match="FlatObsWrapper is not supported"):
+        make_env("MiniGrid-Empty-5x5-v0", wrappers=["minigrid.wrappers:FlatObsWrapper"])

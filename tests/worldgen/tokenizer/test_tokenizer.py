@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,36 @@ def test_episodes_observations_are_encoded_as_they_are() -> None:
         tokenizer.encode(3)
 
 
+@pytest.mark.parametrize("shape", [(4,), (10, 10, 4)])
+def test_booleans_come_back(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(0)
+    observations = np.zeros((400, math.prod(shape)), bool)
+    observations[np.arange(400), rng.integers(0, math.prod(shape), 400)] = True
+    observations = observations.reshape(400, *shape)
+    tokenizer = Tokenizer.for_space(spaces.Box(0, 1, shape, np.bool_), TokenizerConfig(hidden=64), device="cpu")
+    tokenizer.fit(observations, gradient_steps=600)
+    decoded = tokenizer.decode(tokenizer.encode(observations))
+    assert decoded.dtype == np.bool_
+    assert (decoded == observations).mean() > 0.9995
+
+
+def test_new_vectors_are_learned_behind_many_old_ones() -> None:
+    rng = np.random.default_rng(0)
+    old = rng.normal(size=(18_000, 2)).astype(np.float32)
+    new = rng.normal(6, 1, size=(4_000, 2)).astype(np.float32)
+    tokenizer = Tokenizer.for_space(spaces.Box(-np.inf, np.inf, (2,)), SMALL, device="cpu")
+    tokenizer.fit(old, gradient_steps=50)
+    tokenizer.fit(np.concatenate([old, new]), gradient_steps=200)
+    assert np.abs(tokenizer.decode(tokenizer.encode(new)) - new).mean() < 0.05
+
+
+@pytest.mark.parametrize("gradient_steps", [1, 19, 20])
+def test_any_number_of_gradient_steps_will_do(gradient_steps: int) -> None:
+    tokenizer = Tokenizer.for_space(GRID, SMALL, device="cpu")
+    tokenizer.fit(batch(GRID, 8), gradient_steps=gradient_steps)
+    assert tokenizer.is_fitted
+
+
 def test_equal_seeds_give_equal_tokenizers() -> None:
     observations = batch(GRID, 50)
     states = []
@@ -180,6 +211,7 @@ def test_equal_seeds_give_equal_tokenizers() -> None:
         (spaces.Box(0, 255, (7, 7, 3), np.uint8), "could be symbols or a small picture"),
         (spaces.Sequence(spaces.Discrete(3)), "Sequence.* is not supported"),
         (spaces.Box(0, 1, (64, 64, 3)), "too large for a vector"),
+        (spaces.Box(-1, 5, (4, 4), np.int8), "has negative integers"),
     ],
 )
 def test_unsupported_spaces_are_refused_by_name(space: Any, message: str) -> None:
