@@ -140,6 +140,8 @@ class Judgement:
         ):
             chosen = [held_out[index] for index in range(first, last)]
             index, start = best_moment(chosen, horizon)
+            # With its full context the dream knows what the agent has seen of the world.
+            start = max(start, min(self._agent.world_model.config.context, len(chosen[index]) // 2))
             path = self._folder.films / f"{name}.gif"
             film = dream_film(
                 self._agent.world_model, chosen[index], path, start=start, horizon=horizon
