@@ -86,13 +86,15 @@ def frame_right(
     predicted: Mapping[str, np.ndarray],
     real: Mapping[str, np.ndarray],
 ) -> np.ndarray | None:
-    """Say which of B frames have every symbol and category right: (B,) bool, None without any."""
-    parts = [
-        (predicted[path] == real[path]).reshape(len(real[path]), -1).all(1)
-        for path, kind in kinds.items()
-        if kind in _EXACT
-    ]
-    return np.logical_and.reduce(parts) if parts else None
+    """Say which of B frames have every symbol and category right: (B,) bool.
+
+    None where the observation holds a picture or a vector, which are never exactly right.
+    """
+    if any(kind not in _EXACT for kind in kinds.values()):
+        return None
+    parts = [(predicted[path] == real[path]).reshape(len(real[path]), -1).all(1) for path in kinds]
+    right: np.ndarray = np.logical_and.reduce(parts)
+    return right
 
 
 class Comparison:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from worldgen.imagination import Imagination
     from worldgen.world_model import WorldModel
 
-__all__ = ["FidelityReport", "evaluate", "reward_threshold"]
+__all__ = ["FidelityReport", "evaluate", "reward_threshold", "rewards_right"]
 
 _ROWS = 256
 _MOST_FRAMES = 4096
@@ -61,16 +61,20 @@ def evaluate(
     the collection cuts the episode within the longest horizon, are used only where there are
     no others.
 
-    *Events*: from real contexts, one step. A predicted reward counts as nonzero when it is
-    larger than half the median magnitude of the nonzero real rewards, a termination when its
-    probability is over one half. All real events are asked (up to 4,096 of a kind), and a sample
+    A horizon that no real stretch reaches is left out of the report.
+
+    A predicted reward is right when it is nearer to the real one than to 0; where the real one
+    is 0, when it is at most half the median magnitude of the nonzero real rewards.
+
+    *Events*: from real contexts, one step. A termination counts when its probability is over
+    one half. All real events are asked (up to 4,096 of a kind), and a sample
     of the other transitions, weighted to stand for all of them.
 
     Args:
         model: Trained.
         held_out: Its environment's episodes.
         horizons: In environment steps.
-        num_dreams: Open-loop dreams.
+        num_dreams: Most open-loop dreams; there is one a moment of the episodes at most.
         sampler: How frames are sampled; the model's own by default.
         seed: Of moments and draws.
         progress: Show a progress bar.
@@ -99,8 +103,15 @@ def reward_threshold(rewards: np.ndarray) -> float:
     return float(np.median(magnitudes)) / 2 if len(magnitudes) else 0.5
 
 
-def _signs(rewards: np.ndarray, threshold: float) -> np.ndarray:
-    return np.where(np.abs(rewards) > threshold, np.sign(rewards), 0)
+def rewards_right(predicted: np.ndarray, real: np.ndarray, threshold: float) -> np.ndarray:
+    """Say which predicted rewards are nearer to the real one than to 0, or near 0 like it.
+
+    >>> rewards_right(np.array([0.4, 0.6, -0.6, 0.1]), np.array([1.0, 1.0, 1.0, 0.0]), 0.5)
+    array([False,  True, False,  True])
+    """
+    same = (np.sign(predicted) == np.sign(real)) & (np.abs(predicted) > np.abs(real) / 2)
+    right: np.ndarray = np.where(real != 0, same, np.abs(predicted) <= threshold)
+    return right
 
 
 class _Evaluation:
@@ -143,7 +154,8 @@ class _Evaluation:
         possible = np.flatnonzero(left > 0)
         known = np.flatnonzero((left > 0) & (truth.known_end | (left >= longest)))
         candidates = known if len(known) else possible
-        return self.random.choice(candidates, num_dreams, replace=len(candidates) < num_dreams)
+        count = min(num_dreams, len(candidates))
+        return self.random.choice(candidates, count, replace=False)
 
     def _transitions(self, num_others: int) -> tuple[np.ndarray, np.ndarray]:
         """Choose transitions for the one-step test, each with the number it stands for."""
@@ -184,11 +196,11 @@ class _Evaluation:
             rewards.append(imagined.reward.cpu().numpy())
             ends.append(imagined.termination_probability.cpu().numpy() > 0.5)
             bar.update(len(part))
-        predicted, real = _signs(np.concatenate(rewards), self.threshold), self.truth.rewards
+        predicted, real = np.concatenate(rewards), self.truth.rewards
         pays = real[index] != 0
-        rewarding = _event_fidelity(
-            pays, predicted != 0, predicted == np.sign(real[index]), weights, (real != 0).sum()
-        )
+        right = rewards_right(predicted, real[index], self.threshold)
+        said_to_pay = (np.abs(predicted) > self.threshold) | (pays & right)
+        rewarding = _event_fidelity(pays, said_to_pay, right, weights, (real != 0).sum())
         really, said = self.truth.terminated[index], np.concatenate(ends)
         terminating = _event_fidelity(
             really, said, really == said, weights, self.truth.terminated.sum()
@@ -212,25 +224,28 @@ class _Evaluation:
         tallies = {horizon: _Tally(horizon, Comparison(self.kinds)) for horizon in horizons}
         for part in _parts(starts):
             self._dream(part, tallies, bar)
-        return tuple(tally.fidelity() for tally in tallies.values())
+        return tuple(tally.fidelity() for tally in tallies.values() if tally.num_known)
 
     def _dream(self, starts: np.ndarray, tallies: dict[int, _Tally], bar: Progress) -> None:
         truth = self.truth
         imagination = self._begin(starts, "open loop", int(starts[0]))
-        frames_right = rewards_right = ends_right = np.ones(len(starts), bool)
+        frames_right = all_paid = ends_right = np.ones(len(starts), bool)
         for step in range(1, max(tallies) + 1):
             index = np.minimum(starts + step, truth.last[starts])
             reached = starts + step <= truth.last[starts]
             imagined = imagination.step(self.model.encode_actions(truth.actions[index]))
             observations, real = self._decode(imagined.tokens), truth.at(index)
-            signs = _signs(imagined.reward.cpu().numpy(), self.threshold)
-            rewards_right = rewards_right & (~reached | (signs == np.sign(truth.rewards[index])))
+            reward = imagined.reward.cpu().numpy()
+            paid = rewards_right(reward, truth.rewards[index], self.threshold)
+            all_paid = all_paid & (~reached | paid)
             said = imagined.terminated.cpu().numpy()
             ends_right = ends_right & (~reached | (said == truth.terminated[index]))
             right = frame_right(self.kinds, observations, real)
             frames_right = frames_right & (~reached | (True if right is None else right))
             if step in tallies:
-                tallies[step].add(frames_right, rewards_right, ends_right, right is not None)
+                known = truth.known_end[starts] | reached
+                shares = np.stack([frames_right & all_paid & ends_right, all_paid, ends_right])
+                tallies[step].add(shares[:, known], right is not None)
                 tallies[step].compare(observations, real, reached)
             bar.update(len(starts))
 
@@ -244,11 +259,14 @@ class _Tally:
         self._has_symbols = False
         self._num_reached = 0
 
-    def add(
-        self, frames: np.ndarray, rewards: np.ndarray, ends: np.ndarray, has_symbols: bool
-    ) -> None:
-        self._rows.append(np.stack([frames & rewards & ends, rewards, ends]))
+    def add(self, shares: np.ndarray, has_symbols: bool) -> None:
+        self._rows.append(shares)
         self._has_symbols = has_symbols
+
+    @property
+    def num_known(self) -> int:
+        """Dreams whose real future is known as far as this horizon."""
+        return sum(rows.shape[1] for rows in self._rows)
 
     def compare(
         self, observations: dict[str, np.ndarray], real: dict[str, np.ndarray], rows: np.ndarray

@@ -18,7 +18,7 @@ import torch
 from worldgen.config import require
 from worldgen.data.episode import Episode
 from worldgen.evaluation.comparison import leaf_kinds
-from worldgen.evaluation.fidelity import reward_threshold
+from worldgen.evaluation.fidelity import reward_threshold, rewards_right
 from worldgen.render import LeafKind
 from worldgen.spaces import flatten
 
@@ -109,9 +109,7 @@ def dream_along(
 
 
 def _wrong_sign(episode: Episode, real: np.ndarray, imagined: np.ndarray) -> np.ndarray:
-    threshold = reward_threshold(episode.rewards)
-    signs = np.where(np.abs(imagined) > threshold, np.sign(imagined), 0)
-    wrong: np.ndarray = signs != np.sign(real)
+    wrong: np.ndarray = ~rewards_right(imagined, real, reward_threshold(episode.rewards))
     return wrong
 
 
@@ -140,9 +138,8 @@ def _blocks_differ(real: np.ndarray, imagined: np.ndarray) -> np.ndarray:
     gap = np.abs(imagined.astype(np.float64) - real)
     if gap.ndim == 4:
         gap = gap.mean(1 if gap.shape[1] < gap.shape[3] else 3)
-    height, width = (size - size % _BLOCK for size in gap.shape[1:])
-    blocks = gap[:, :height, :width].reshape(
-        len(gap), height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK
-    )
+    padding = [(0, -size % _BLOCK) for size in gap.shape[1:]]
+    gap = np.pad(gap, [(0, 0), *padding], mode="edge")
+    blocks = gap.reshape(len(gap), gap.shape[1] // _BLOCK, _BLOCK, gap.shape[2] // _BLOCK, _BLOCK)
     worst: np.ndarray = blocks.mean((2, 4)).max((1, 2))
     return worst > _VISIBLE_GREY_LEVELS

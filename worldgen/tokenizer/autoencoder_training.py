@@ -66,7 +66,7 @@ def _merge_equal(patches: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
     odd = torch.randint(-(2**62), 2**62, (flat.shape[1],), generator=draw) * 2 + 1
     odd = odd.to(flat.device)
-    hashes = torch.cat([(part.long() * odd).sum(1) for part in flat.split(_SLICE)])
+    hashes = torch.cat([(part.long() * odd).sum(1) for part in torch.split(flat, _SLICE)])
     unique, inverse = torch.unique(hashes, return_inverse=True)
     first = torch.full((len(unique),), len(flat), dtype=torch.int64, device=flat.device)
     positions = torch.arange(len(flat), device=flat.device)
@@ -129,7 +129,7 @@ def train_autoencoder(
                 break
             exact_before = exact
     autoencoder.build_table()
-    errors = torch.cat([autoencoder.errors(part).mean(1) for part in patches.split(_SLICE)])
+    errors = torch.cat([autoencoder.errors(part).mean(1) for part in torch.split(patches, _SLICE)])
     return float((errors * counts).sum() / counts.sum())
 
 

@@ -16,9 +16,9 @@ from worldgen.data.token_dataset import TokenDataset
 from worldgen.imagination import ImaginedStep
 
 GOAL = 9
-OBSERVATIONS = spaces.Dict(
-    count=spaces.Discrete(GOAL + 1), speed=spaces.Box(-np.inf, np.inf, (2,), np.float32)
-)
+COUNT = spaces.Discrete(GOAL + 1)
+OBSERVATIONS = spaces.Dict(count=COUNT)
+MIXED = spaces.Dict(count=COUNT, speed=spaces.Box(-np.inf, np.inf, (2,), np.float32))
 ACTIONS = spaces.Discrete(2)
 
 
@@ -28,20 +28,22 @@ class Held(list):
     observation_space, action_space = OBSERVATIONS, ACTIONS
 
 
-def episode(actions, start=0):
+def episode(actions, start=0, speed=False):
     """Action 1 counts up; reaching 9 pays 1 and ends."""
     counts = start + np.concatenate([[0], np.cumsum(actions)])
     reached = counts[1:] == GOAL
     return Episode(
-        observations={
-            "count": counts.astype(np.int64),
-            "speed": np.stack([counts, -counts], 1).astype(np.float32),
-        },
+        observations=observed(counts.astype(np.int64), speed),
         actions=np.array(actions, np.int64),
         rewards=reached.astype(np.float32),
         terminated=reached,
         truncated=np.zeros(len(actions), bool),
     )
+
+
+def observed(counts, speed):
+    pair = {"speed": np.stack([counts, -counts], 1).astype(np.float32)}
+    return {"count": counts, **(pair if speed else {})}
 
 
 @dataclass
@@ -59,8 +61,12 @@ class CountingModel:
     endless: bool = False
     """Whether the dream never ends."""
 
+    speed: bool = False
+    """Whether a vector is observed beside the count."""
+
     def __post_init__(self):
-        self.observation_space, self.action_space = OBSERVATIONS, ACTIONS
+        self.observation_space = MIXED if self.speed else OBSERVATIONS
+        self.action_space = ACTIONS
         self.environment = None
         self.tokenizer = SimpleNamespace(config=SimpleNamespace(modalities={}))
         self.codec = ActionCodec(ACTIONS)
@@ -75,7 +81,7 @@ class CountingModel:
     def decode(self, tokens):
         counts = tokens[:, 0].numpy().copy()
         counts[np.isin(counts, self.misread)] = 0
-        return {"count": counts, "speed": np.stack([counts, -counts], 1).astype(np.float32)}
+        return observed(counts, self.speed)
 
     def encode_actions(self, actions):
         return self.codec.encode(actions)

@@ -65,12 +65,12 @@ def test_a_wrong_reward_or_end_is_a_difference_too(counting_model, counted):
 
 
 def test_vectors_and_pixels_differ_when_one_sees_it(counting_model, counted):
-    model = counting_model()
+    model = counting_model(speed=True)
     exact = model.decode
     model.decode = lambda tokens: {**exact(tokens), "speed": exact(tokens)["speed"] + 0.5}
-    assert dream_along(model, counted([1] * 9)).first_difference is None  # a tenth is 0.9
+    assert dream_along(model, counted([1] * 9, speed=True)).first_difference is None  # 0.9
     model.decode = lambda tokens: {**exact(tokens), "speed": exact(tokens)["speed"] + 1.5}
-    assert dream_along(model, counted([1] * 9)).first_difference == 0
+    assert dream_along(model, counted([1] * 9, speed=True)).first_difference == 0
 
 
 def test_a_film_has_a_picture_for_each_step(counting_model, counted, tmp_path):
@@ -134,8 +134,8 @@ def test_every_kind_of_observation_can_be_filmed(space, kind, tmp_path):
 
 
 def test_a_strip_shows_both_sides(counting_model, counted):
-    model = counting_model(blind_after=3)
-    strip = dream_strip(model, dream_along(model, counted([1] * 9)))
+    model = counting_model(blind_after=3, speed=True)
+    strip = dream_strip(model, dream_along(model, counted([1] * 9, speed=True)))
     assert strip.dtype == np.uint8
     upper, lower = strip[: len(strip) // 2 - 4], strip[len(strip) // 2 + 4 :]
     assert upper.shape == lower.shape

@@ -170,7 +170,9 @@ def test_booleans_come_back(shape: tuple[int, ...]) -> None:
     observations = np.zeros((400, math.prod(shape)), bool)
     observations[np.arange(400), rng.integers(0, math.prod(shape), 400)] = True
     observations = observations.reshape(400, *shape)
-    tokenizer = Tokenizer.for_space(spaces.Box(0, 1, shape, np.bool_), TokenizerConfig(hidden=64), device="cpu")
+    tokenizer = Tokenizer.for_space(
+        spaces.Box(0, 1, shape, np.bool_), TokenizerConfig(hidden=64), device="cpu"
+    )
     tokenizer.fit(observations, gradient_steps=600)
     decoded = tokenizer.decode(tokenizer.encode(observations))
     assert decoded.dtype == np.bool_
