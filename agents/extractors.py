@@ -174,9 +174,6 @@ class TokenExtractor(BaseFeaturesExtractor):
 def _code_vectors(model: WorldModel | Tokenizer) -> np.ndarray:
     """Collect the code vectors of each position, (sum of the numbers of codes, E)."""
     tokenizer = model.tokenizer if isinstance(model, WorldModel) else model
-    sizes = torch.from_numpy(tokenizer.token_nvec)
-    codes = torch.arange(int(sizes.max())).unsqueeze(1)  # (V, 1)
-    tokens = torch.minimum(codes, sizes - 1).to(tokenizer.device)  # (V, K)
-    vectors = tokenizer.embed(tokens).transpose(0, 1)  # (K, V, E)
-    exists = (codes < sizes).T.to(vectors.device)  # (K, V)
-    return vectors[exists].cpu().numpy()
+    vectors = zip(tokenizer.codebooks, tokenizer.codebook_vectors(), strict=True)
+    parts = [part for codebook, part in vectors for _ in range(codebook.num_tokens)]
+    return torch.cat(parts).cpu().numpy()

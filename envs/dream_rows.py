@@ -126,8 +126,7 @@ class DreamRows:
         rewards, terminated = outcome[0].copy(), outcome[1] > 0
         self._elapsed += 1
         truncated = (self._elapsed >= self.horizon) & ~terminated
-        # A copy: the engine writes the next first frames into its own tensor.
-        return Advance(imagined.tokens.clone(), rewards, terminated, truncated)
+        return Advance(imagined.tokens, rewards, terminated, truncated)
 
 
 def _tokenized(model: WorldModel, starts: Starts) -> TokenDataset:

@@ -11,14 +11,22 @@ import pytest
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen.errors", "worldgen.version"}),
-    frozenset({"worldgen.config", "worldgen.codes", "worldgen.seeding", "worldgen.two_hot"}),
+    frozenset(
+        {
+            "worldgen.config",
+            "worldgen.codes",
+            "worldgen.rollout",
+            "worldgen.seeding",
+            "worldgen.spaces",
+            "worldgen.two_hot",
+        }
+    ),
     frozenset(
         {
             "worldgen.actions",
             "worldgen.checkpoint",
             "worldgen.device",
             "worldgen.progress",
-            "worldgen.spaces",
             "worldgen.transformer",
         }
     ),

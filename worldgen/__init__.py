@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from worldgen.data.token_dataset import Context
     from worldgen.diffusion.masked_diffusion import SamplerConfig
     from worldgen.evaluation.fidelity import FidelityReport, evaluate
+    from worldgen.rollout import Rollout
     from worldgen.tokenizer.tokenizer import Tokenizer, TokenizerConfig
-    from worldgen.world_model import Rollout, WorldModel, WorldModelConfig
+    from worldgen.world_model import WorldModel, WorldModelConfig
 
 __all__ = [
     "Context",
@@ -51,7 +52,7 @@ _HOMES = {
     "Episode": "worldgen.data.episode",
     "Episodes": "worldgen.data.episodes",
     "FidelityReport": "worldgen.evaluation.fidelity",
-    "Rollout": "worldgen.world_model",
+    "Rollout": "worldgen.rollout",
     "SamplerConfig": "worldgen.diffusion.masked_diffusion",
     "Tokenizer": "worldgen.tokenizer.tokenizer",
     "TokenizerConfig": "worldgen.tokenizer.tokenizer",

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from worldgen.errors import ShapeError, SpaceError
+from worldgen.spaces import category_sizes
 
 __all__ = ["ActionCodec", "ActionEmbedding"]
 
@@ -40,31 +41,22 @@ class ActionCodec:
         self.space = space
         self.sizes: tuple[int, ...] | None = None
         self._start: np.ndarray = np.zeros(())
-        match space:
-            case spaces.Discrete():
-                self._set_discrete(np.array([space.n]), np.array([space.start]))
-            case spaces.MultiDiscrete():
-                self._set_discrete(space.nvec.ravel(), space.start.ravel())
-            case spaces.MultiBinary():
-                sizes = np.full(int(np.prod(space.shape)), 2)
-                self._set_discrete(sizes, np.zeros_like(sizes))
-            case spaces.Box():
-                if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-                    raise SpaceError(
-                        f"a Box action space must have finite bounds, got {space}: wrap the "
-                        "environment in gymnasium.wrappers.RescaleAction or ClipAction"
-                    )
-                self.num_dims = int(np.prod(space.shape))
-            case _:
+        if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            sizes, self._start = category_sizes(space)
+            self.sizes = tuple(int(size) for size in sizes)
+            self.num_dims = len(sizes)
+        elif isinstance(space, spaces.Box):
+            if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
                 raise SpaceError(
-                    f"action space {space} is not supported; supported: Discrete, MultiDiscrete, "
-                    "MultiBinary, Box with finite bounds"
+                    f"a Box action space must have finite bounds, got {space}: wrap the "
+                    "environment in gymnasium.wrappers.RescaleAction or ClipAction"
                 )
-
-    def _set_discrete(self, sizes: np.ndarray, start: np.ndarray) -> None:
-        self.sizes = tuple(int(size) for size in sizes)
-        self._start = start.astype(np.int64)
-        self.num_dims = len(sizes)
+            self.num_dims = int(np.prod(space.shape))
+        else:
+            raise SpaceError(
+                f"action space {space} is not supported; supported: Discrete, MultiDiscrete, "
+                "MultiBinary, Box with finite bounds"
+            )
 
     @property
     def dtype(self) -> torch.dtype:

@@ -6,6 +6,7 @@ Classes:
 Functions:
     save_folder, load_folder: write and read one.
     write_atomically: flush to a temporary name, then rename.
+    write_json: likewise, for JSON.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from torch import Tensor, nn
 from worldgen.errors import CheckpointError
 from worldgen.version import __version__
 
-__all__ = ["FORMAT_VERSION", "Folder", "load_folder", "save_folder", "write_atomically"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Folder",
+    "load_folder",
+    "save_folder",
+    "write_atomically",
+    "write_json",
+]
 
 FORMAT_VERSION = 1
 _CONFIG = "config.json"
@@ -45,6 +53,16 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON to a temporary file, flush it and rename it."""
+    text = json.dumps(values, indent=2) + "\n"
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
 
 
 @dataclass(frozen=True)
@@ -120,15 +138,10 @@ def save_folder(
                 partial(save_tensors, contiguous),
             )
         header = {"kind": kind, "format_version": FORMAT_VERSION, "worldgen_version": __version__}
-        text = json.dumps({**header, **description}, indent=2) + "\n"
-        write_atomically(temporary / _CONFIG, lambda file: _write_text(file, text))
+        write_json(temporary / _CONFIG, {**header, **description})
         _replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _check_target(path: Path, overwrite: bool) -> None:

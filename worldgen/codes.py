@@ -61,7 +61,7 @@ class CodePort(nn.Module):
 
     def __init__(self, codebook: Codebook, width: int) -> None:
         super().__init__()
-        self.codebook, self.width = codebook, width
+        self.codebook = codebook
         self.register_buffer("contents", torch.zeros(codebook.size, codebook.num_features))
 
     @torch.no_grad()

@@ -71,7 +71,6 @@ class Dynamics(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
-        self.codebooks = tuple(codebooks)
         self.num_tokens = sum(codebook.num_tokens for codebook in codebooks)
         self.frame_size = self.num_tokens + 1
         width = config.transformer.width
@@ -110,12 +109,23 @@ class Dynamics(nn.Module):
             assert isinstance(port, CodePort)
             port.set_contents(part)
 
+    def token_table(self) -> Tensor:
+        """Embed all codes of all codebooks: (codes, D); once a pass, for all its frames."""
+        return torch.cat([port.table() for port in self._ports()])
+
     def embed(
-        self, tokens: Tensor, actions: Tensor, *, masked: Tensor | None, noised: bool
+        self,
+        table: Tensor,
+        tokens: Tensor,
+        actions: Tensor,
+        *,
+        masked: Tensor | None,
+        noised: bool,
     ) -> Tensor:
         """Embed frames.
 
         Args:
+            table: What `token_table` gave.
             tokens: (..., K) int64.
             actions: (..., A) encoded, that led to each frame.
             masked: (..., K) bool, tokens hidden from the network; None hides none.
@@ -124,7 +134,6 @@ class Dynamics(nn.Module):
         Returns:
             (..., K + 1, D).
         """
-        table = torch.cat([port.table() for port in self._ports()])  # (codes, D)
         embedded = nn.functional.embedding(tokens + self.token_offsets, table)
         if masked is not None:
             embedded = torch.where(masked.unsqueeze(-1), self.mask_vector, embedded)
@@ -174,11 +183,12 @@ class Dynamics(nn.Module):
             Leading dimensions (B, T - 1).
         """
         with self.autocast():
+            table = self.token_table()
             clean = self.embed(
-                clean_tokens[:, :-1], windows.actions[:, :-1], masked=None, noised=False
+                table, clean_tokens[:, :-1], windows.actions[:, :-1], masked=None, noised=False
             )
             noised = self.embed(
-                windows.tokens[:, 1:], windows.actions[:, 1:], masked=masked, noised=True
+                table, windows.tokens[:, 1:], windows.actions[:, 1:], masked=masked, noised=True
             )
             hidden = self.transformer(clean, noised, self._mask(clean.shape[1]))
             return self.read_out(hidden, clean_tokens[:, :-1])

@@ -92,7 +92,8 @@ def _fit_tokenizer(
     log: _Log,
 ) -> dict[str, float]:
     """Train the tokenizer if it is new or loses something of the newest frames."""
-    if not model.tokenizer.is_fitted or _kept_share(model, episodes) < _REFIT_BELOW:
+    kept = _kept_share(model, episodes) if model.tokenizer.is_fitted else 0.0
+    if kept < _REFIT_BELOW:
         with Progress("tokenizer", gradient_steps, enabled=progress, unit="gradient steps") as bar:
 
             def on_gradient_step(loss: float) -> None:
@@ -105,7 +106,8 @@ def _fit_tokenizer(
                 seed=seed,
                 on_gradient_step=on_gradient_step,
             )
-    return {"tokenizer/kept_frames": _kept_share(model, episodes)}
+        kept = _kept_share(model, episodes)
+    return {"tokenizer/kept_frames": kept}
 
 
 def _kept_share(model: WorldModel, episodes: Sequence[Episode]) -> float:

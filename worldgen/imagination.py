@@ -118,7 +118,11 @@ class Imagination:
         """Cache the keys and values of all context frames but the last, which comes later."""
         size, length = self.dynamics.frame_size, context.tokens.shape[1] - 1
         inputs = self.dynamics.embed(
-            context.tokens[:, :-1], context.actions[:, :-1], masked=None, noised=False
+            self.dynamics.token_table(),
+            context.tokens[:, :-1],
+            context.actions[:, :-1],
+            masked=None,
+            noised=False,
         )
         times = torch.arange(self._clock - length, self._clock, device=rows.device)
         frame = torch.arange(length, device=rows.device)
@@ -159,10 +163,12 @@ class Imagination:
             )
         known = torch.zeros_like(self.tokens, dtype=torch.bool)
         draft = torch.zeros_like(self.tokens)
+        with self.dynamics.autocast():
+            table = self.dynamics.token_table()
         for index, count in enumerate(self._counts):
             denoise = self._denoise if index else self._commit_and_denoise
             with self.dynamics.autocast():
-                prediction = denoise(draft, actions, ~known)
+                prediction = denoise(table, draft, actions, ~known)
             drawn, probability = draw_tokens(prediction.token_logits, self.sampler, self.generator)
             draft = torch.where(known, draft, drawn)
             if count < self.dynamics.num_tokens:
@@ -171,13 +177,16 @@ class Imagination:
         self._clock += 1
         termination = prediction.termination_logits.float().sigmoid()
         reward = self.dynamics.two_hot.decode(prediction.reward_logits)
+        # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
         return ImaginedStep(draft.clone(), reward, termination, termination > 0.5)
 
-    def _commit_and_denoise(self, draft: Tensor, actions: Tensor, masked: Tensor) -> Prediction:
+    def _commit_and_denoise(
+        self, table: Tensor, draft: Tensor, actions: Tensor, masked: Tensor
+    ) -> Prediction:
         dynamics, size = self.dynamics, self.dynamics.frame_size
         assert self._actions is not None
-        clean = dynamics.embed(self.tokens, self._actions, masked=None, noised=False)
-        noised = dynamics.embed(draft, actions, masked=masked, noised=True)
+        clean = dynamics.embed(table, self.tokens, self._actions, masked=None, noised=False)
+        noised = dynamics.embed(table, draft, actions, masked=masked, noised=True)
         slot, scratch = self._slot(self._clock), self._scratch()
         self._hidden[:, :, :, slot] = 0
         hidden = dynamics.transformer.extend(
@@ -189,9 +198,9 @@ class Imagination:
         )
         return dynamics.read_out(hidden[:, size:], self.tokens)
 
-    def _denoise(self, draft: Tensor, actions: Tensor, masked: Tensor) -> Prediction:
+    def _denoise(self, table: Tensor, draft: Tensor, actions: Tensor, masked: Tensor) -> Prediction:
         dynamics, size = self.dynamics, self.dynamics.frame_size
-        noised = dynamics.embed(draft, actions, masked=masked, noised=True)
+        noised = dynamics.embed(table, draft, actions, masked=masked, noised=True)
         hidden = dynamics.transformer.extend(
             noised,
             self._times(self._clock + 1),

@@ -4,7 +4,7 @@ Classes:
     RunFolder: paths, `run.json` and the stages that are finished.
 
 Functions:
-    write_json, read_json: JSON written whole or not at all.
+    read_json: JSON, with an error that names the file.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from worldgen.checkpoint import write_atomically
+from worldgen.checkpoint import write_json
 from worldgen.errors import CheckpointError
 from worldgen.version import __version__
 
-__all__ = ["RunFolder", "read_json", "write_json"]
+__all__ = ["RunFolder", "read_json"]
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "minigrid", "safetensors")
 _FILES = ("config.json", "agent.zip", "report.json", "timings.json", "stages.json", "run.json")
@@ -215,16 +215,6 @@ class RunFolder:
 def _is_leftover(file: Path) -> bool:
     """Whether a killed write left this."""
     return file.name.startswith(".") and file.name.endswith(".tmp")
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON to a temporary file, flush it and rename it."""
-    text = json.dumps(values, indent=2) + "\n"
-    write_atomically(path, lambda file: _write_text(file, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

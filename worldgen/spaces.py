@@ -7,6 +7,7 @@ that is neither has the one path "observation".
 Functions:
     leaves: path -> leaf space.
     flatten, unflatten: nested observations to and from the flat dictionary.
+    category_sizes: how many values each number of a categorical space has, and the first.
     stack: a list of single observations as one flat batch.
     space_to_json, space_from_json: spaces beside the weights and the episodes.
 """
@@ -23,6 +24,7 @@ from worldgen.errors import CheckpointError, ShapeError, SpaceError
 
 __all__ = [
     "ROOT",
+    "category_sizes",
     "flatten",
     "leaves",
     "space_from_json",
@@ -128,6 +130,24 @@ def _unflatten_from(space: spaces.Space[Any], flat: Mapping[str, Any], prefix: s
         key: _unflatten_from(child, flat, f"{prefix}{key}/") for key, child in children.items()
     }
     return tuple(parts.values()) if isinstance(space, spaces.Tuple) else parts
+
+
+def category_sizes(
+    space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give the number of values of each flattened entry, and its lowest value, both (N,) int64.
+
+    >>> category_sizes(spaces.Discrete(3, start=-1))
+    (array([3]), array([-1]))
+    """
+    if isinstance(space, spaces.Discrete):
+        sizes, start = np.array([space.n]), np.array([space.start])
+    elif isinstance(space, spaces.MultiDiscrete):
+        sizes, start = space.nvec.ravel(), space.start.ravel()
+    else:
+        sizes = np.full(int(np.prod(space.shape)), 2)
+        start = np.zeros_like(sizes)
+    return sizes.astype(np.int64), start.astype(np.int64)
 
 
 def stack(space: spaces.Space[Any], observations: Sequence[Any]) -> dict[str, np.ndarray]:

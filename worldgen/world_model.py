@@ -1,7 +1,7 @@
 """The world model: tokenizer and dynamics of one environment, behind one object.
 
 Classes:
-    WorldModelConfig, WorldModel, FitResult, Rollout.
+    WorldModelConfig, WorldModel.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -31,10 +31,11 @@ from worldgen.dynamics_training import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
 from worldgen.fitting import FitResult, fit_world_model
 from worldgen.imagination import Imagination
+from worldgen.rollout import Policy, Rollout, action_source
 from worldgen.seeding import derived_seed, seeded_initialization
 from worldgen.tokenizer import Tokenizer, TokenizerConfig
 
-__all__ = ["Policy", "Rollout", "WorldModel", "WorldModelConfig"]
+__all__ = ["WorldModel", "WorldModelConfig"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,39 +59,6 @@ class WorldModelConfig(Config):
     def context(self) -> int:
         """C, frames of the past that a prediction sees."""
         return self.dynamics.context
-
-
-class Policy(Protocol):
-    """What chooses actions: an SB3 model, or anything with its `predict`."""
-
-    def predict(self, observation: Any, deterministic: bool = False) -> tuple[Any, Any]:
-        """Choose an action for each row of a nested batch of observations."""
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """B imagined trajectories of H environment steps."""
-
-    tokens: Tensor
-    """(B, H, K) int64; row t is the frame that action t led to."""
-    observations: Any
-    """The same frames as a nested numpy batch (B, H, ...) in the observation space."""
-    actions: np.ndarray
-    """(B, H, ...) in the action space."""
-    rewards: np.ndarray
-    """(B, H) float32, expected rewards."""
-    termination_probability: np.ndarray
-    """(B, H) float32."""
-    terminated: np.ndarray
-    """(B, H) bool."""
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(B,) environment steps up to and including the first predicted termination."""
-        horizon = self.terminated.shape[1]
-        first = self.terminated.argmax(1) + 1
-        lengths: np.ndarray = np.where(self.terminated.any(1), first, horizon)
-        return lengths
 
 
 class WorldModel:
@@ -161,7 +129,7 @@ class WorldModel:
         """
         made = make_env(env)
         observation_space, action_space = made.observation_space, made.action_space
-        if not isinstance(env, made.__class__) and isinstance(env, str | EnvironmentSpec):
+        if isinstance(env, str | EnvironmentSpec):
             made.close()
         return cls.for_spaces(
             observation_space,
@@ -306,7 +274,7 @@ class WorldModel:
             ConfigError: If not exactly one of `actions` and `policy` is given, or `horizon`
                 is under 1.
         """
-        choose, horizon = _action_source(actions, policy, horizon)
+        choose, horizon = action_source(actions, policy, horizon)
         if not isinstance(context, Context):
             context = self._first_frames(context)
         engine = self.imagination(len(context), sampler=sampler, seed=seed)
@@ -423,23 +391,3 @@ class WorldModel:
         model.num_fits = folder.field("num_fits")
         model.tokenizer.refresh()
         return model
-
-
-def _action_source(
-    actions: Any, policy: Any, horizon: int | None
-) -> tuple[Callable[[int, Callable[[Tensor], Any], Tensor], Any], int]:
-    """Make the function that gives the actions of a time, and the horizon."""
-    if (actions is None) == (policy is None):
-        raise ConfigError("`imagine` must be given either `actions` or `policy`")
-    if actions is not None:
-        fixed = np.asarray(actions)
-        if fixed.ndim < 2 or fixed.shape[1] < 1:
-            raise ShapeError(f"`actions` must have shape (B, H, ...), got {fixed.shape}")
-        if horizon not in (None, fixed.shape[1]):
-            raise ConfigError(f"`horizon` must be left out with `actions`, got {horizon}")
-        return (lambda time, decode, tokens: fixed[:, time]), fixed.shape[1]
-    if horizon is None or horizon < 1:
-        raise ConfigError(f"`horizon` must be at least 1, got {horizon}")
-    if hasattr(policy, "predict"):
-        return (lambda time, decode, tokens: policy.predict(decode(tokens))[0]), horizon
-    return (lambda time, decode, tokens: policy(decode(tokens))), horizon

@@ -14,12 +14,13 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from worldgen.agents import AgentResult, DreamPPO, evaluate_agent
+from worldgen.checkpoint import write_json
 from worldgen.cli.summaries import describe_episodes, describe_play, duration
 from worldgen.data.collect import collect
 from worldgen.data.episodes import Episodes
 from worldgen.evaluation import FidelityReport, best_moment, dream_film, evaluate
 from worldgen.progress import Progress
-from worldgen.run_folder import RunFolder, write_json
+from worldgen.run_folder import RunFolder
 from worldgen.seeding import derived_seed
 
 if TYPE_CHECKING:

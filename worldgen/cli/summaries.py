@@ -17,6 +17,7 @@ import numpy as np
 from rich.table import Table
 
 from worldgen.data.episode import Episode
+from worldgen.evaluation.report import percent
 
 __all__ = ["describe_episodes", "describe_phase", "describe_play", "duration", "results_table"]
 
@@ -63,7 +64,7 @@ def describe_phase(
 def describe_play(played: Mapping[str, Any]) -> str:
     """Say how a policy played in the real environment; `played` as in report.json."""
     success = played["success_rate"]
-    parts = [] if success is None else [f"success {_percent(success)}"]
+    parts = [] if success is None else [f"success {percent(success)}"]
     parts += [f"mean return {played['mean_return']:.3f}", f"{played['episodes']} episodes"]
     return ", ".join(parts)
 
@@ -116,7 +117,7 @@ def _steps_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _play_rows(random: Mapping[str, Any], agent: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for label, key, write in (
-        ("success", "success_rate", _percent),
+        ("success", "success_rate", percent),
         ("mean return", "mean_return", lambda value: f"{value:.3f}"),
     ):
         if agent[key] is not None:
@@ -133,7 +134,7 @@ def _fidelity_rows(fidelity: Mapping[str, Any]) -> list[tuple[str, str]]:
         steps = entry["horizon"]
         label = f"dreams exactly right after {steps} step{'s' if steps > 1 else ''}"
         if entry["exact"] is not None:
-            rows.append((label, _percent(entry["exact"])))
+            rows.append((label, percent(entry["exact"])))
         agreement = entry["agreement"]
         for path, value in agreement["r2"].items():
             rows.append((f"R2 of {path} after {steps}", f"{value:.3f}"))
@@ -142,16 +143,5 @@ def _fidelity_rows(fidelity: Mapping[str, Any]) -> list[tuple[str, str]]:
     for name in ("rewarding", "terminating"):
         event = fidelity[name]
         label = f"recall on {name} transitions ({event['num_events']:,} real ones)"
-        rows.append((label, _percent(event["recall"])))
+        rows.append((label, percent(event["recall"])))
     return rows
-
-
-def _percent(share: float | None) -> str:
-    """Write a share, never rounded up to 100%.
-
-    >>> _percent(0.9996), _percent(1.0), _percent(None)
-    ('99.9%', '100%', '-')
-    """
-    if share is None:
-        return "-"
-    return "100%" if share == 1 else f"{int(share * 1000) / 10:.1f}%"

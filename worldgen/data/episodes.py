@@ -19,7 +19,7 @@ from typing import Any, Self, overload
 import numpy as np
 from gymnasium import spaces
 
-from worldgen.checkpoint import write_atomically
+from worldgen.checkpoint import write_json
 from worldgen.config import require
 from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episode import Episode
@@ -98,11 +98,11 @@ class Episodes(Sequence[Episode]):
             SpaceError: If the spaces cannot be kept.
         """
         episodes = cls(observation_space, action_space, environment=environment)
-        header = json.dumps(episodes._header(), indent=2) + "\n"
+        header = episodes._header()  # first, since it refuses a space before anything is cleared
         folder = Path(path)
         _clear(folder, overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / _HEADER, lambda file: _write_text(file, header))
+        write_json(folder / _HEADER, header)
         episodes.path = folder
         return episodes
 
@@ -253,10 +253,6 @@ class Episodes(Sequence[Episode]):
         order = np.random.default_rng(seed).permutation(len(self))
         held_out, training = np.sort(order[:count]), np.sort(order[count:])
         return self.subset(training.tolist()), self.subset(held_out.tolist())
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _episode_files(folder: Path) -> list[Path]:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from worldgen.checkpoint import write_json
 from worldgen.errors import CheckpointError
 
-__all__ = ["Agreement", "EventFidelity", "FidelityReport", "HorizonFidelity"]
+__all__ = ["Agreement", "EventFidelity", "FidelityReport", "HorizonFidelity", "percent"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +124,7 @@ class FidelityReport:
 
     def save(self, path: str | Path) -> None:
         """Write the report as JSON, replacing a report that is there."""
-        from worldgen.checkpoint import write_atomically
-
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        write_atomically(Path(path), lambda file: _write(file, text))
+        write_json(Path(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -154,8 +152,8 @@ class FidelityReport:
             for e in self.horizons
         ]
         lines += [
-            f"{name} transitions: recall {_share(event.recall)}, precision "
-            f"{_share(event.precision)} ({event.num_events} real ones)"
+            f"{name} transitions: recall {percent(event.recall)}, precision "
+            f"{percent(event.precision)} ({event.num_events} real ones)"
             for name, event in (("rewarding", self.rewarding), ("terminating", self.terminating))
         ]
         return "\n".join(lines)
@@ -165,10 +163,6 @@ def _plain(entry: HorizonFidelity) -> dict[str, Any]:
     return dataclasses.asdict(entry)
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
 def _row(
     label: str,
     exact: float | None,
@@ -176,17 +170,17 @@ def _row(
     terminations: float | None,
     agreement: Agreement,
 ) -> str:
-    parts = [] if agreement.cells is None else [f"cells {_share(agreement.cells)}"]
+    parts = [] if agreement.cells is None else [f"cells {percent(agreement.cells)}"]
     parts += [f"{path} R2 {value:.3f}" for path, value in agreement.r2.items()]
     parts += [f"{path} {value:.1f} dB" for path, value in agreement.psnr.items()]
-    numbers = f"{_share(exact):>7} {_share(rewards):>8} {_share(terminations):>7}"
+    numbers = f"{percent(exact):>7} {percent(rewards):>8} {percent(terminations):>7}"
     return f"{label:>14} {numbers}  {', '.join(parts)}"
 
 
-def _share(value: float | None) -> str:
+def percent(value: float | None) -> str:
     """Write a share in percent, without rounding up to 100.
 
-    >>> _share(0.9996), _share(1.0), _share(None)
+    >>> percent(0.9996), percent(1.0), percent(None)
     ('99.9%', '100%', '-')
     """
     if value is None:

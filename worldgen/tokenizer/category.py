@@ -6,12 +6,12 @@ Classes:
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
 from worldgen.codes import Codebook
+from worldgen.spaces import category_sizes
 
 __all__ = ["CategoryCodec"]
 
@@ -32,16 +32,10 @@ class CategoryCodec(nn.Module):
     ) -> None:
         super().__init__()
         self._shape = space.shape or ()
-        if isinstance(space, spaces.Discrete):
-            sizes, start = np.array([space.n]), np.array([space.start])
-        elif isinstance(space, spaces.MultiDiscrete):
-            sizes, start = space.nvec.ravel(), space.start.ravel()
-        else:
-            sizes = np.full(int(np.prod(self._shape)), 2)
-            start = np.zeros_like(sizes)
+        sizes, start = category_sizes(space)
         self.sizes = tuple(int(size) for size in sizes)
         self.num_tokens = len(self.sizes)
-        self.register_buffer("start", torch.from_numpy(start.astype(np.int64)), persistent=False)
+        self.register_buffer("start", torch.from_numpy(start), persistent=False)
         self.register_buffer("vectors", torch.randn(self.num_tokens, max(self.sizes), dim))
 
     def codebooks(self, first_token: int) -> list[Codebook]:

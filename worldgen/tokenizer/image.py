@@ -33,6 +33,7 @@ class Image:
 
     shared_codebook = True
     linear_skip = False
+    features_describe = False
 
     def __init__(self, space: spaces.Box, max_tokens: int) -> None:
         self._shape = space.shape

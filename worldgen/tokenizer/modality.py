@@ -48,6 +48,9 @@ class Modality(Protocol):
     """Width of the decoder's output."""
     linear_skip: bool
     """True: encoder and decoder start as a linear embedding of the values."""
+    features_describe: bool
+    """True: the features of its decoded patch say what a code stands for; False: its code
+    vector has to."""
 
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, ...) observations into (B, K, P) patches of the observation's own values."""

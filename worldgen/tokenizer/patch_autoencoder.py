@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from worldgen.codes import Codebook
 from worldgen.tokenizer.grouped_linear import GroupedLinear
 from worldgen.tokenizer.modality import Modality
-from worldgen.tokenizer.symbolic_grid import SymbolicGrid
 from worldgen.tokenizer.vector_quantizer import VectorQuantizer, VectorQuantizerConfig
 
 __all__ = ["AutoencoderLoss", "PatchAutoencoder"]
@@ -93,7 +92,8 @@ class PatchAutoencoder(nn.Module):
         """Describe the codebooks, whose positions begin at `first_token`."""
         config, tokens = self.quantizer.config, self.modality.num_tokens
         numbers = self.modality.linear_skip
-        content = self.modality.num_features if self._has_content() else config.dim
+        described = self.modality.features_describe
+        content = self.modality.num_features if described else config.dim
         each = tokens // self.num_codebooks
         return [
             Codebook(config.num_codes, first_token + group * each, each, content, numbers)
@@ -111,13 +111,10 @@ class PatchAutoencoder(nn.Module):
         Numbers are given standardised and symbols as one-hots; the codes of pictures are
         described by their code vectors.
         """
-        if not self._has_content():
+        if not self.modality.features_describe:
             return self.vectors_by_codebook()
         patches = self.table.transpose(0, 1)  # (V, G, P)
         return list(self.modality.features(self._standard(patches)).transpose(0, 1))
-
-    def _has_content(self) -> bool:
-        return self.modality.linear_skip or isinstance(self.modality, SymbolicGrid)
 
     def grouped(self, patches: Tensor) -> Tensor:
         """Lay a frame's patches out by codebook: (B, K, P) -> (N, G, P)."""

@@ -29,6 +29,7 @@ class SymbolicGrid:
 
     shared_codebook = True
     linear_skip = False
+    features_describe = True
 
     def __init__(self, space: spaces.Box, patch_size: int) -> None:
         self._shape = space.shape

@@ -32,6 +32,7 @@ class Vector:
 
     shared_codebook = False
     linear_skip = True
+    features_describe = True
 
     def __init__(self, space: spaces.Box, max_tokens: int) -> None:
         self._shape = space.shape
