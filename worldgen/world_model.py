@@ -97,6 +97,11 @@ class WorldModel:
             seed=derived_seed(seed, "tokenizer"),
             device=device,
         )
+        if not self.tokenizer.is_discrete:
+            raise ConfigError(
+                "a world model needs tokens, and the quantizer 'gaussian' has none: set "
+                "`tokenizer.quantizer.kind` to 'vq', 'residual' or 'fsq'"
+            )
         with seeded_initialization(derived_seed(seed, "dynamics")):
             dynamics = Dynamics(
                 config.dynamics,

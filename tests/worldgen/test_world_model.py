@@ -15,7 +15,7 @@ from worldgen import Episodes, SamplerConfig, WorldModel, WorldModelConfig
 from worldgen.dynamics import DynamicsConfig
 from worldgen.dynamics_training import DynamicsTrainingConfig
 from worldgen.errors import CheckpointError, ConfigError, DatasetError, ShapeError, TrainingError
-from worldgen.tokenizer import TokenizerConfig, VectorQuantizerConfig
+from worldgen.tokenizer import TokenizerConfig, QuantizerConfig
 from worldgen.transformer import TransformerConfig
 
 HORIZON = 20
@@ -23,7 +23,7 @@ HORIZON = 20
 
 def small_config(**training: Any) -> WorldModelConfig:
     return WorldModelConfig(
-        tokenizer=TokenizerConfig(hidden=64, quantizer=VectorQuantizerConfig(num_codes=64)),
+        tokenizer=TokenizerConfig(hidden=64, quantizer=QuantizerConfig(num_codes=64)),
         dynamics=DynamicsConfig(context=2, transformer=TransformerConfig(width=32, layers=1)),
         training=DynamicsTrainingConfig(**training),
     )
@@ -39,7 +39,7 @@ def fitted(world: Any, *, steps: int = 3, seed: int = 0) -> tuple[WorldModel, Ep
 def test_dreams_of_a_determined_world_are_exactly_right() -> None:
     """Cell by cell, reward by reward, end by end, over 20 imagined environment steps."""
     config = WorldModelConfig(
-        tokenizer=TokenizerConfig(hidden=64, quantizer=VectorQuantizerConfig(num_codes=64)),
+        tokenizer=TokenizerConfig(hidden=64, quantizer=QuantizerConfig(num_codes=64)),
         dynamics=DynamicsConfig(context=1, transformer=TransformerConfig(width=64, layers=2)),
         training=DynamicsTrainingConfig(
             batch_size=96,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from worldgen.tokenizer.quantizer import QuantizerConfig
 from worldgen.tokenizer.tokenizer import Tokenizer, TokenizerConfig
-from worldgen.tokenizer.vector_quantizer import VectorQuantizer, VectorQuantizerConfig
 
-__all__ = ["Tokenizer", "TokenizerConfig", "VectorQuantizer", "VectorQuantizerConfig"]
+__all__ = ["QuantizerConfig", "Tokenizer", "TokenizerConfig"]

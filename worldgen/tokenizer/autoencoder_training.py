@@ -2,6 +2,7 @@
 
 Functions:
     distinct_patches: every different patch of a data set, with how often it occurs.
+    with_plausible_patches: unseen patches beside the seen ones, where there is room.
     train_autoencoder: k-means start, gradient steps, restarts of unused codes.
 
 Environments repeat themselves: 50,000 MiniGrid frames hold a few hundred different patches.
@@ -19,7 +20,7 @@ from torch import Tensor
 from worldgen.errors import TrainingError
 from worldgen.tokenizer.patch_autoencoder import PatchAutoencoder
 
-__all__ = ["distinct_patches", "train_autoencoder"]
+__all__ = ["distinct_patches", "train_autoencoder", "with_plausible_patches"]
 
 _MOST_PATCHES = 65_536
 _RARE_POWER = 0.25
@@ -29,6 +30,8 @@ _SLICE = 4_096
 _LEARNING_RATE = 2e-3
 _SKIP_LEARNING_RATE = 2e-4
 """Autoencoders with a linear skip begin almost right and need only be smoothed."""
+_SPARE_SHARE = 1.0
+"""Part of the codes without a seen patch that is kept for plausible unseen ones."""
 _RESTART_EVERY = 25
 _RESTART_UNTIL = 0.8
 _WRONG_SHARE = 0.01
@@ -75,6 +78,25 @@ def _merge_equal(patches: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     return patches[first], total
 
 
+def with_plausible_patches(
+    autoencoder: PatchAutoencoder, patches: Tensor, counts: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Add unseen patches that later data may hold, so that there are codes for them too.
+
+    Args:
+        autoencoder: Its codebook's size and its modality say which, and how many.
+        patches: Different seen patches (M, G, P).
+        counts: How often each was seen, (M,).
+        generator: On the CPU.
+
+    Returns:
+        Patches (M + S, G, P) and counts, which are 0 for the S unseen ones.
+    """
+    room = int(_SPARE_SHARE * (autoencoder.config.codebook_size - len(patches)))
+    unseen = autoencoder.modality.plausible(patches, room, generator)
+    return torch.cat([patches, unseen]), torch.cat([counts, counts.new_zeros(len(unseen))])
+
+
 def train_autoencoder(
     autoencoder: PatchAutoencoder,
     patches: Tensor,
@@ -92,7 +114,7 @@ def train_autoencoder(
 
     Args:
         autoencoder: Trained in place; its decoding table is rebuilt at the end.
-        patches: What `distinct_patches` gave.
+        patches: What `with_plausible_patches` gave.
         counts: Likewise.
         gradient_steps: Upper limit.
         generator: Draws batches and starting codes; on the CPU.
@@ -105,9 +127,11 @@ def train_autoencoder(
     Raises:
         TrainingError: If the loss is not finite.
     """
-    weights = counts.double().pow(_RARE_POWER).cpu()
+    weights = counts.double().clamp(min=1).pow(_RARE_POWER).cpu()
     if start_codebooks:
-        sample = patches[_draw(weights, min(_SAMPLE, 4 * len(patches)), generator)]
+        few = len(patches) <= autoencoder.config.codebook_size
+        some = min(_SAMPLE, 4 * len(patches))
+        sample = patches if few else patches[_draw(weights, some, generator)]
         autoencoder.quantizer.initialize(autoencoder.latents(sample).detach(), generator)
     rate = _SKIP_LEARNING_RATE if autoencoder.modality.linear_skip else _LEARNING_RATE
     optimizer = torch.optim.AdamW(
@@ -119,7 +143,7 @@ def train_autoencoder(
     exact_before = False
     for gradient_step in range(1, gradient_steps + 1):
         batch = patches[_draw(weights, _BATCH, generator)]
-        on_gradient_step(_improve(autoencoder, batch, optimizer))
+        on_gradient_step(_improve(autoencoder, batch, optimizer, generator))
         schedule.step()
         if gradient_step % _RESTART_EVERY == 0:
             chosen = torch.randperm(len(patches), generator=generator)[:_SAMPLE]
@@ -138,9 +162,12 @@ def _draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _improve(
-    autoencoder: PatchAutoencoder, batch: Tensor, optimizer: torch.optim.Optimizer
+    autoencoder: PatchAutoencoder,
+    batch: Tensor,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
 ) -> float:
-    loss = autoencoder.loss(batch)
+    loss = autoencoder.loss(batch, generator)
     value = float(loss.reconstruction.detach())
     if value != value or value == float("inf"):
         raise TrainingError(

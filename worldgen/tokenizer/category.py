@@ -6,6 +6,7 @@ Classes:
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class CategoryCodec(nn.Module):
         dim: E, entries of an embedding.
     """
 
+    encodes_few = True
     start: Tensor
     vectors: Tensor
 
@@ -35,6 +37,7 @@ class CategoryCodec(nn.Module):
         sizes, start = category_sizes(space)
         self.sizes = tuple(int(size) for size in sizes)
         self.num_tokens = len(self.sizes)
+        self._start = start
         self.register_buffer("start", torch.from_numpy(start), persistent=False)
         self.register_buffer("vectors", torch.randn(self.num_tokens, max(self.sizes), dim))
 
@@ -58,6 +61,10 @@ class CategoryCodec(nn.Module):
         """Values (B, ...) to codes (B, K) int64."""
         return observations.reshape(len(observations), self.num_tokens).long() - self.start
 
+    def encode_few(self, observations: np.ndarray) -> np.ndarray:
+        """Values (B, ...) to codes (B, K) int64, without torch."""
+        return observations.reshape(len(observations), -1).astype(np.int64) - self._start
+
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, K) to values (B, ...)."""
         return (codes + self.start).reshape(len(codes), *self._shape)
@@ -65,3 +72,11 @@ class CategoryCodec(nn.Module):
     def embed(self, codes: Tensor) -> Tensor:
         """Look the fixed vectors up: (B, K) -> (B, K, E)."""
         return self.vectors[torch.arange(self.num_tokens, device=codes.device), codes]
+
+    def reconstruct(self, observations: Tensor) -> Tensor:
+        """Give the values (B, ...) as they are."""
+        return observations.long()
+
+    def embed_observations(self, observations: Tensor) -> Tensor:
+        """Give the vectors of values (B, ...): (B, K, E)."""
+        return self.embed(self.encode(observations))

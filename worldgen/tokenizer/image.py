@@ -33,7 +33,9 @@ class Image:
 
     shared_codebook = True
     linear_skip = False
+    shared_scale = False
     features_describe = False
+    cell_size = 0
 
     def __init__(self, space: spaces.Box, max_tokens: int) -> None:
         self._shape = space.shape
@@ -44,7 +46,7 @@ class Image:
             patch += _PATCH_MULTIPLE
         self._patch = patch
         self._grid = (math.ceil(height / patch), math.ceil(width / patch))
-        self.num_tokens = self._grid[0] * self._grid[1]
+        self.num_patches = self._grid[0] * self._grid[1]
         self.num_features = self.num_outputs = patch * patch * self._channels
 
     def _size(self) -> tuple[int, int, int]:
@@ -67,7 +69,7 @@ class Image:
             planes = functional.pad(planes, (0, right, 0, bottom), mode="replicate")
             picture = planes.to(observations.dtype).movedim(1, -1)
         patches = picture.reshape(batch, rows, self._patch, columns, self._patch, channels)
-        return patches.transpose(2, 3).reshape(batch, self.num_tokens, -1)
+        return patches.transpose(2, 3).reshape(batch, self.num_patches, -1)
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         """Undo `patchify`."""
@@ -91,6 +93,10 @@ class Image:
     def values(self, outputs: Tensor) -> Tensor:
         """Pixels in 0..255."""
         return ((outputs + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    def plausible(self, patches: Tensor, room: int, generator: torch.Generator) -> Tensor:
+        """None."""
+        return patches[:0]
 
     def errors(self, values: Tensor, patches: Tensor) -> Tensor:
         """Mean absolute error of the pixels, in grey levels; one under 1 counts as 0."""

@@ -1,7 +1,7 @@
 """What a tokenizer must know of a kind of observation, and which kind a space is.
 
 Classes:
-    Modality: protocol of the patch modalities (symbolic grid, image, vector).
+    Modality: protocol of the patch modalities (symbolic grid, image, vector, waveform).
     ModalityName: the kinds that a space can be declared to be.
 
 Functions:
@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from torch import Tensor
 
@@ -20,37 +21,42 @@ from worldgen.errors import SpaceError
 
 __all__ = ["SUPPORTED", "Modality", "ModalityName", "modality_name"]
 
-ModalityName = Literal["symbolic", "image", "vector", "category"]
+ModalityName = Literal["symbolic", "image", "vector", "waveform", "category"]
 
 SUPPORTED = (
     "image (Box uint8 0..255 of at least 16x16), symbolic grid (integer Box of 2 or 3 "
-    "dimensions with a maximum under 255), vector (Box), Discrete, MultiDiscrete, MultiBinary, "
-    "and Dict and Tuple of these"
+    "dimensions with a maximum under 255), waveform (float Box of 1 dimension and at least 256 "
+    "entries), vector (Box), Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
 )
 _SMALLEST_IMAGE = 16
 _LARGEST_VECTOR = 4096
+_SHORTEST_WAVEFORM = 256
 
 
 class Modality(Protocol):
     """How one leaf of an observation is cut into patches, scored and put together again.
 
-    A frame's patches have the shape (B, K, P): K tokens of P values each. Modalities without
+    A frame's patches have the shape (B, K, P): K patches of P values each. Modalities without
     trainable state; N below is any number of patches, G the number of codebooks.
     """
 
-    num_tokens: int
-    """K, tokens a frame."""
+    num_patches: int
+    """Patches of a frame."""
     shared_codebook: bool
-    """True: one codebook and network for all K positions; False: one each (G = K)."""
+    """True: one codebook and network for all patches; False: one each."""
     num_features: int
     """Width of `features`."""
     num_outputs: int
     """Width of the decoder's output."""
     linear_skip: bool
     """True: encoder and decoder start as a linear embedding of the values."""
+    shared_scale: bool
+    """With `linear_skip`: True to standardise all values by one deviation, False by its own."""
     features_describe: bool
     """True: the features of its decoded patch say what a code stands for; False: its code
     vector has to."""
+    cell_size: int
+    """Values of a cell, for patches that are made of cells of symbols; 0 for others."""
 
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, ...) observations into (B, K, P) patches of the observation's own values."""
@@ -66,6 +72,9 @@ class Modality(Protocol):
 
     def values(self, outputs: Tensor) -> Tensor:
         """Most likely patch values: (N, G, num_outputs) -> (N, G, P)."""
+
+    def plausible(self, patches: Tensor, room: int, generator: torch.Generator) -> Tensor:
+        """Make up to about `room` patches (S, G, P) that data (M, G, P) may come to hold."""
 
     def errors(self, values: Tensor, patches: Tensor) -> Tensor:
         """How wrong each patch is, 0 for right: (N, G, P) twice -> (N, G) float32."""
@@ -113,6 +122,8 @@ def _recognise_box(path: str, space: spaces.Box) -> ModalityName:
             f"{path!r} {space} could be symbols or a small picture: say which with "
             f"`modalities={{{path!r}: 'symbolic'}}` (or 'image', 'vector')"
         )
+    if not integer and dimensions == 1 and space.shape[0] >= _SHORTEST_WAVEFORM:
+        return "waveform"
     if int(np.prod(space.shape)) > _LARGEST_VECTOR:
         raise SpaceError(
             f"{path!r} {space} is too large for a vector ({_LARGEST_VECTOR} entries) and is not "
@@ -130,6 +141,7 @@ def _check_declared(path: str, space: spaces.Box, declared: ModalityName) -> Mod
         and space.low.min() >= 0,
         "image": space.dtype == np.uint8 and len(space.shape) in (2, 3),
         "vector": True,
+        "waveform": len(space.shape) == 1,
         "category": False,
     }
     if declared not in fits or not fits[declared]:

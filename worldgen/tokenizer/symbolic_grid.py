@@ -1,7 +1,10 @@
 """Grids of category indices, such as MiniGrid's object, colour and state.
 
 Classes:
-    SymbolicGrid: 2x2-patch modality with a cross-entropy per cell and channel.
+    SymbolicGrid: strip-of-cells modality with a cross-entropy per cell and channel.
+
+Functions:
+    patch_shape: rows and columns of a patch for a grid.
 """
 
 from __future__ import annotations
@@ -14,32 +17,54 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["SymbolicGrid"]
+from worldgen.tokenizer.plausible_patches import plausible_patches
+
+__all__ = ["SymbolicGrid", "patch_shape"]
+
+_STRIP = 4
+_LONG_STRIP = 8
+
+
+def patch_shape(height: int, width: int, max_tokens: int) -> tuple[int, int]:
+    """Choose the patch of a (height, width) grid: a strip along its second axis.
+
+    The strips are equal and at most 4 cells long. Where the grid would have more than
+    `max_tokens` of them, they are at most 8 cells long.
+
+    >>> patch_shape(7, 7, 14), patch_shape(8, 8, 14), patch_shape(6, 6, 14)
+    ((1, 4), (1, 8), (1, 3))
+    """
+    strips = math.ceil(width / _STRIP)
+    if height * strips > max_tokens:
+        strips = math.ceil(width / _LONG_STRIP)
+    return 1, math.ceil(width / strips)
 
 
 class SymbolicGrid:
-    """Non-overlapping square patches of an integer grid (H, W) or (H, W, channels).
+    """Non-overlapping patches of an integer grid (H, W) or (H, W, channels).
 
     The grid is padded with zeros at the bottom and the right to whole patches.
 
     Args:
         space: Integer Box; channel c has `high[..., c].max() + 1` categories.
-        patch_size: Cells on a patch's side.
+        shape: Rows and columns of a patch.
     """
 
     shared_codebook = True
     linear_skip = False
+    shared_scale = False
     features_describe = True
 
-    def __init__(self, space: spaces.Box, patch_size: int) -> None:
+    def __init__(self, space: spaces.Box, shape: tuple[int, int]) -> None:
         self._shape = space.shape
         height, width, channels = (*space.shape, 1)[:3]
-        self._grid = (math.ceil(height / patch_size), math.ceil(width / patch_size))
-        self._patch = patch_size
-        self.num_tokens = self._grid[0] * self._grid[1]
+        self.patch_shape = shape
+        self.cell_size = channels
+        self.grid = (math.ceil(height / shape[0]), math.ceil(width / shape[1]))
+        self.num_patches = self.grid[0] * self.grid[1]
         categories = space.high.reshape(-1, channels).max(0).astype(np.int64) + 1
         # Each of a patch's values (row, column, channel order) has its own slice of one-hots.
-        self._sizes = torch.from_numpy(np.tile(categories, patch_size * patch_size))
+        self._sizes = torch.from_numpy(np.tile(categories, shape[0] * shape[1]))
         self._offsets = self._sizes.cumsum(0) - self._sizes
         self._widest = int(categories.max())
         self.num_features = self.num_outputs = int(self._sizes.sum())
@@ -48,19 +73,18 @@ class SymbolicGrid:
         """Cut (B, H, W[, channels]) into (B, K, P) int64."""
         batch = len(observations)
         grid = observations.reshape(batch, *(*self._shape, 1)[:3])
-        rows, columns = self._grid
-        pad_bottom = rows * self._patch - grid.shape[1]
-        pad_right = columns * self._patch - grid.shape[2]
+        (rows, columns), (down, right) = self.grid, self.patch_shape
+        pad_bottom, pad_right = rows * down - grid.shape[1], columns * right - grid.shape[2]
         grid = functional.pad(grid, (0, 0, 0, pad_right, 0, pad_bottom))
-        patches = grid.reshape(batch, rows, self._patch, columns, self._patch, -1)
-        return patches.transpose(2, 3).reshape(batch, self.num_tokens, -1).long()
+        patches = grid.reshape(batch, rows, down, columns, right, -1)
+        return patches.transpose(2, 3).reshape(batch, self.num_patches, -1).long()
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         """Undo `patchify`."""
-        rows, columns = self._grid
+        (rows, columns), (down, right) = self.grid, self.patch_shape
         height, width, channels = (*self._shape, 1)[:3]
-        grid = patches.reshape(-1, rows, columns, self._patch, self._patch, channels)
-        grid = grid.transpose(2, 3).reshape(-1, rows * self._patch, columns * self._patch, channels)
+        grid = patches.reshape(-1, rows, columns, down, right, channels)
+        grid = grid.transpose(2, 3).reshape(-1, rows * down, columns * right, channels)
         return grid[:, :height, :width].reshape(-1, *self._shape)
 
     def features(self, patches: Tensor) -> Tensor:
@@ -77,6 +101,10 @@ class SymbolicGrid:
     def values(self, outputs: Tensor) -> Tensor:
         """Most likely category of each value."""
         return self._by_value(outputs).argmax(-1)
+
+    def plausible(self, patches: Tensor, room: int, generator: torch.Generator) -> Tensor:
+        """Unseen patches that differ in one cell from many seen ones."""
+        return plausible_patches(patches.squeeze(1), self.cell_size, room).unsqueeze(1)
 
     def errors(self, values: Tensor, patches: Tensor) -> Tensor:
         """Count the wrong values of each patch."""

@@ -7,35 +7,44 @@ Classes:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor, nn
+from torch.nn import functional
 
 from worldgen import spaces as space_tools
 from worldgen.checkpoint import load_folder, save_folder
 from worldgen.codes import Codebook
 from worldgen.config import Config, require
+from worldgen.data.environment import EnvironmentSpec, EnvLike, make_env
 from worldgen.data.episode import Episode
 from worldgen.device import resolve_device
 from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
 from worldgen.seeding import seeded_initialization
-from worldgen.tokenizer.autoencoder_training import distinct_patches, train_autoencoder
+from worldgen.tokenizer.autoencoder_training import (
+    distinct_patches,
+    train_autoencoder,
+    with_plausible_patches,
+)
 from worldgen.tokenizer.category import CategoryCodec
 from worldgen.tokenizer.image import Image
 from worldgen.tokenizer.modality import Modality, ModalityName, modality_name
 from worldgen.tokenizer.patch_autoencoder import PatchAutoencoder
-from worldgen.tokenizer.symbolic_grid import SymbolicGrid
+from worldgen.tokenizer.quantizer import QuantizerConfig
+from worldgen.tokenizer.symbolic_grid import SymbolicGrid, patch_shape
 from worldgen.tokenizer.vector import Vector
-from worldgen.tokenizer.vector_quantizer import VectorQuantizerConfig
+from worldgen.tokenizer.waveform import Waveform
 
 __all__ = ["Tokenizer", "TokenizerConfig"]
 
 _CHUNK = 1024
+_FEW = 32
+"""Most frames that are encoded by memory."""
 _LARGEST_SYMBOL = 15
 
 
@@ -43,22 +52,39 @@ _LARGEST_SYMBOL = 15
 class TokenizerConfig(Config):
     """Sizes of the tokenizer."""
 
-    quantizer: VectorQuantizerConfig = VectorQuantizerConfig()
-    """Codebook size V, code dimension E, rates."""
+    quantizer: QuantizerConfig = QuantizerConfig()
+    """Which quantizer, codebook size V, code dimension E, rates."""
     hidden: int = 256
     """Width of the hidden layer of encoders and decoders."""
-    patch_size: int = 2
-    """Cells on the side of a symbolic grid's patch."""
+    patch_shape: tuple[int, int] | None = None
+    """Rows and columns of a symbolic grid's patch; None for strips along the second axis, of
+    up to 4 cells, or up to 8 where the grid would have more than `max_grid_tokens` of them."""
+    max_grid_tokens: int = 14
+    """Most patches of up to 4 cells that a symbolic grid is cut into."""
     max_image_tokens: int = 16
     """Most tokens that a picture is cut into."""
     max_vector_tokens: int = 8
     """Most tokens that a vector is cut into."""
+    max_waveform_tokens: int = 64
+    """Most tokens that a waveform is cut into."""
+    waveform_residuals: int = 4
+    """R of a waveform's quantizer, which is "residual" also where the others are not."""
     modalities: Mapping[str, ModalityName] = field(default_factory=dict)
-    """Path -> "symbolic", "image" or "vector", for leaves that are not recognised."""
+    """Path -> "symbolic", "image", "vector" or "waveform", for leaves that are not recognised."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("hidden", "patch_size", "max_image_tokens", "max_vector_tokens"):
+        shape = self.patch_shape
+        legal = shape is None or (len(shape) == 2 and min(shape) >= 1)
+        require(legal, "patch_shape", "be two numbers of at least 1, or None", shape)
+        require(
+            self.max_waveform_tokens >= self.waveform_residuals,
+            "max_waveform_tokens",
+            f"be at least `waveform_residuals`, {self.waveform_residuals}",
+            self.max_waveform_tokens,
+        )
+        names = ("hidden", "max_grid_tokens", "max_image_tokens", "max_vector_tokens")
+        for name in (*names, "waveform_residuals"):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
 
 
@@ -69,10 +95,11 @@ class Tokenizer(nn.Module):
     of `worldgen.spaces.leaves`. Build it with `for_space`.
 
     Attributes:
-        num_tokens: K.
+        num_tokens: K, vectors a frame, which have a token each where `is_discrete`.
         token_nvec: (K,) int64 array, number of codes at each position.
+        token_slices: Path -> the positions of its tokens in a frame.
         codebooks: The codebooks in the order of a frame's positions.
-        embedding_size: E.
+        embedding_size: E, the largest of the leaves; shorter vectors are filled up with zeros.
     """
 
     fitted: Tensor
@@ -86,11 +113,18 @@ class Tokenizer(nn.Module):
             raise ConfigError(
                 f"`modalities` names {unknown}, but the space's leaves are {list(self._leaves)}"
             )
-        self.codecs = nn.ModuleDict()
-        for path, leaf in self._leaves.items():
-            self.codecs[_module_name(path)] = _build_codec(path, leaf, config)
-        self.embedding_size = config.quantizer.dim
+        # A plain dictionary beside the modules, since looking one of those up is slow.
+        self._by_path = {
+            path: _build_codec(path, leaf, config) for path, leaf in self._leaves.items()
+        }
+        self.codecs = nn.ModuleDict(
+            {_module_name(path): codec for path, codec in self._by_path.items()}
+        )
+        codecs = [item for item in self._by_path.values() if isinstance(item, PatchAutoencoder)]
+        sizes = [codec.config.vector_size for codec in codecs]
+        self.embedding_size = max([config.quantizer.vector_size, *sizes])
         self._lay_out()
+        self._code_vectors: Tensor | None = None
         self.register_buffer("fitted", torch.tensor(False))
         self.requires_grad_(False)
 
@@ -111,27 +145,61 @@ class Tokenizer(nn.Module):
         with seeded_initialization(seed):
             return cls(space, config or TokenizerConfig()).to(resolve_device(device))
 
+    @classmethod
+    def for_env(
+        cls,
+        env: EnvLike,
+        config: TokenizerConfig | None = None,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "auto",
+    ) -> Self:
+        """Build an untrained tokenizer for an environment.
+
+        Args:
+            env: A Gymnasium id, an environment, a function that makes one, or an
+                `EnvironmentSpec`.
+            config: Settings.
+            seed: Of the weights.
+            device: "auto" is CUDA when there is one, else the CPU.
+
+        Raises:
+            EnvironmentIdError: If the id is unknown.
+            SpaceError: If its observation space is not supported.
+        """
+        made = make_env(env)
+        try:
+            return cls.for_space(made.observation_space, config, seed=seed, device=device)
+        finally:
+            if isinstance(env, str | EnvironmentSpec):
+                made.close()
+
     def _lay_out(self) -> None:
         sizes: list[int] = []
         self.codebooks: list[Codebook] = []
-        self._slices: dict[str, slice] = {}
+        self.token_slices: dict[str, slice] = {}
         for path in self._leaves:
             codebooks = self._codec(path).codebooks(len(sizes))
             first = len(sizes)
             for codebook in codebooks:
                 sizes += [codebook.size] * codebook.num_tokens
             self.codebooks += codebooks
-            self._slices[path] = slice(first, len(sizes))
-        self.num_tokens = len(sizes)
+            self.token_slices[path] = slice(first, len(sizes))
+        self.num_tokens = sum(self._codec(path).num_tokens for path in self._leaves)
         self.token_nvec = np.array(sizes, dtype=np.int64)
 
     def _codec(self, path: str) -> PatchAutoencoder | CategoryCodec:
-        return cast(PatchAutoencoder | CategoryCodec, self.codecs[_module_name(path)])
+        return self._by_path[path]
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.fitted.device
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether frames have tokens; not so with the quantizer "gaussian"."""
+        return len(self.token_nvec) == self.num_tokens
 
     @property
     def is_fitted(self) -> bool:
@@ -173,6 +241,7 @@ class Tokenizer(nn.Module):
                     path, codec, chunks, gradient_steps, generator, on_gradient_step
                 )
                 codec.requires_grad_(False)
+        self._code_vectors = None
         self.fitted.fill_(True)
         return errors
 
@@ -192,6 +261,8 @@ class Tokenizer(nn.Module):
         patches, counts = distinct_patches(grouped, generator, merge=not codec.modality.linear_skip)
         if not self.is_fitted:
             codec.standardise(patches)
+        codec.weigh_rarity(patches, counts)
+        patches, counts = with_plausible_patches(codec, patches, counts, generator)
         return train_autoencoder(
             codec,
             patches,
@@ -215,8 +286,12 @@ class Tokenizer(nn.Module):
         self._check(observations)
         batch = len(next(iter(observations.values())))
         tokens = torch.empty(batch, self.num_tokens, dtype=torch.int64, device=self.device)
-        for path, place in self._slices.items():
+        for path, place in self.token_slices.items():
             codec = self._codec(path)
+            if batch <= _FEW and codec.encodes_few:
+                few = codec.encode_few(np.asarray(observations[path]))
+                tokens[:, place] = torch.from_numpy(few)
+                continue
             for first in range(0, batch, _CHUNK):
                 part = self._tensor(observations[path][first : first + _CHUNK])
                 tokens[first : first + _CHUNK, place] = codec.encode(part)
@@ -232,17 +307,63 @@ class Tokenizer(nn.Module):
         tokens = tokens.to(self.device)
         return {
             path: _as_leaf(self._codec(path).decode(tokens[:, place]), self._leaves[path])
-            for path, place in self._slices.items()
+            for path, place in self.token_slices.items()
         }
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Look up the code vectors of tokens: (B, K) -> (B, K, E) float32."""
-        parts = [self._codec(path).embed(tokens[:, place]) for path, place in self._slices.items()]
-        return torch.cat(parts, dim=1)
+        if self._code_vectors is None:
+            self._code_vectors = torch.cat(self.codebook_vectors())
+            first = np.cumsum([0] + [codebook.size for codebook in self.codebooks])
+            tokens_of = [codebook.num_tokens for codebook in self.codebooks]
+            self._first_rows = torch.from_numpy(np.repeat(first[:-1], tokens_of)).to(self.device)
+        return self._code_vectors[tokens + self._first_rows]
+
+    def reconstruct(self, observations: Any) -> Any:
+        """Give a nested batch of observations as it comes back, with tokens or without.
+
+        Raises:
+            ShapeError: If an array does not have the space's shape behind the batch.
+        """
+        if self.is_discrete:
+            return self.decode(self.encode(observations))
+        parts = self._each_codec(observations, lambda codec, part: codec.reconstruct(part))
+        flat = {path: _as_leaf(part, self._leaves[path]) for path, part in parts.items()}
+        return space_tools.unflatten(self.space, flat)
+
+    def embed_observations(self, observations: Any) -> Tensor:
+        """Give the vectors of a nested batch of observations: (B, K, E) float32.
+
+        These are the code vectors of its tokens; with the quantizer "gaussian", the means.
+
+        Raises:
+            ShapeError: If an array does not have the space's shape behind the batch.
+        """
+        if self.is_discrete:
+            return self.embed(self.encode(observations))
+        parts = self._each_codec(observations, lambda codec, part: codec.embed_observations(part))
+        return torch.cat([self._widened(part) for part in parts.values()], dim=1)
+
+    def _each_codec(
+        self, observations: Any, function: Callable[[Any, Any], Tensor]
+    ) -> dict[str, Tensor]:
+        """Call the function on each leaf's codec and batch, some rows at a time."""
+        flat = space_tools.flatten(self.space, observations)
+        self._check(flat)
+        found = {}
+        for path in self._leaves:
+            codec, values = self._codec(path), flat[path]
+            pieces = [values[first : first + _CHUNK] for first in range(0, len(values), _CHUNK)]
+            found[path] = torch.cat([function(codec, self._tensor(piece)) for piece in pieces])
+        return found
 
     def codebook_vectors(self) -> list[Tensor]:
         """Give the (V, E) vectors of each codebook, in the order of `codebooks`."""
-        return [part for path in self._leaves for part in self._codec(path).vectors_by_codebook()]
+        parts = [part for path in self._leaves for part in self._codec(path).vectors_by_codebook()]
+        return [self._widened(part) for part in parts]
+
+    def _widened(self, vectors: Tensor) -> Tensor:
+        return functional.pad(vectors, (0, self.embedding_size - vectors.shape[-1]))
 
     def code_contents(self) -> list[Tensor]:
         """Describe each codebook's codes (V, F) by what they stand for."""
@@ -250,6 +371,7 @@ class Tokenizer(nn.Module):
 
     def refresh(self) -> None:
         """Rebuild what is derived from the weights; to be called after loading them."""
+        self._code_vectors = None
         for codec in self.codecs.values():
             if isinstance(codec, PatchAutoencoder):
                 codec.build_table()
@@ -327,16 +449,32 @@ def _build_codec(
 ) -> PatchAutoencoder | CategoryCodec:
     name = modality_name(path, leaf, config.modalities.get(path))
     if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        return CategoryCodec(leaf, config.quantizer.dim)
+        return CategoryCodec(leaf, config.quantizer.vector_size)
     assert isinstance(leaf, spaces.Box)
     modality: Modality
     if name == "symbolic":
-        modality = SymbolicGrid(leaf, config.patch_size)
+        shape = config.patch_shape or patch_shape(*leaf.shape[:2], config.max_grid_tokens)
+        modality = SymbolicGrid(leaf, shape)
     elif name == "image":
         modality = Image(leaf, config.max_image_tokens)
+    elif name == "waveform":
+        return _build_waveform_codec(leaf, config)
     else:
         modality = Vector(leaf, config.max_vector_tokens)
     return PatchAutoencoder(modality, config.hidden, config.quantizer)
+
+
+def _build_waveform_codec(leaf: spaces.Box, config: TokenizerConfig) -> PatchAutoencoder:
+    """Build the codec of a sound, whose quantizer has R stages of a dimension for each value."""
+    modality = Waveform(leaf, config.max_waveform_tokens // config.waveform_residuals)
+    kind = config.quantizer.kind
+    quantizer = replace(
+        config.quantizer,
+        kind="gaussian" if kind == "gaussian" else "residual",
+        dim=modality.num_features,
+        num_residuals=config.waveform_residuals,
+    )
+    return PatchAutoencoder(modality, config.hidden, quantizer)
 
 
 def _module_name(path: str) -> str:

@@ -17,6 +17,8 @@ from torch.nn import functional
 __all__ = ["Vector"]
 
 _RIGHT = 0.02
+_OUTER_SHARE = 0.01
+"""Part of the seen values from which values beyond them are made."""
 
 
 class Vector:
@@ -32,21 +34,27 @@ class Vector:
 
     shared_codebook = False
     linear_skip = True
+    shared_scale = False
     features_describe = True
+    cell_size = 0
 
     def __init__(self, space: spaces.Box, max_tokens: int) -> None:
         self._shape = space.shape
         self._size = int(np.prod(space.shape))
+        self._bounds = tuple(
+            torch.from_numpy(np.asarray(bound, np.float32)).unsqueeze(0)
+            for bound in (space.low, space.high)
+        )
         group = math.ceil(self._size / max_tokens)
-        self.num_tokens = math.ceil(self._size / group)
+        self.num_patches = math.ceil(self._size / group)
         self.num_features = self.num_outputs = group
 
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, ...) vectors into (B, K, P) float32."""
         flat = observations.reshape(len(observations), self._size).float()
-        padding = self.num_tokens * self.num_features - self._size
+        padding = self.num_patches * self.num_features - self._size
         return functional.pad(flat, (0, padding)).reshape(
-            len(observations), self.num_tokens, self.num_features
+            len(observations), self.num_patches, self.num_features
         )
 
     def unpatchify(self, patches: Tensor) -> Tensor:
@@ -64,6 +72,17 @@ class Vector:
     def values(self, outputs: Tensor) -> Tensor:
         """Give the outputs as they are."""
         return outputs
+
+    def plausible(self, patches: Tensor, room: int, generator: torch.Generator) -> Tensor:
+        """Values up to twice as far out as the outermost seen ones, within the bounds."""
+        center = patches.mean(0)
+        distances = (patches - center).norm(dim=-1)  # (M, G)
+        count = max(1, int(_OUTER_SHARE * len(patches)))
+        outer = distances.topk(count, dim=0).indices.unsqueeze(-1).expand(-1, -1, patches.shape[-1])
+        stretch = 1 + torch.rand(count, 1, 1, generator=generator).to(patches.device)
+        stretched = center + stretch * (patches.gather(0, outer) - center)
+        low, high = (self.patchify(bound)[0].to(patches.device) for bound in self._bounds)
+        return stretched.clamp(low, high)
 
     def errors(self, values: Tensor, patches: Tensor) -> Tensor:
         """Mean absolute error of the group; one under a fiftieth of a deviation counts as 0."""

@@ -37,16 +37,20 @@ def batch(space: spaces.Space[Any], count: int, seed: int = 0) -> Any:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 4), st.integers(0, 99)
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 3),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.integers(0, 99),
 )
 def test_grid_patches_come_back(
-    height: int, width: int, channels: int, patch: int, seed: int
+    height: int, width: int, channels: int, patch: tuple[int, int], seed: int
 ) -> None:
     space = spaces.Box(0, 6, (height, width, channels), np.uint8, seed=seed)
     modality = SymbolicGrid(space, patch)
     grids = torch.from_numpy(np.stack([space.sample() for _ in range(3)]))
     patches = modality.patchify(grids)
-    assert patches.shape[:2] == (3, modality.num_tokens)
+    assert patches.shape[:2] == (3, modality.num_patches)
     assert torch.equal(modality.unpatchify(patches), grids.long())
 
 
@@ -54,7 +58,7 @@ def test_grid_patches_come_back(
 def test_image_patches_come_back(shape: tuple[int, ...]) -> None:
     modality = Image(spaces.Box(0, 255, shape, np.uint8), 16)
     pictures = torch.randint(0, 256, (2, *shape), dtype=torch.uint8)
-    assert modality.num_tokens <= 16
+    assert modality.num_patches <= 16
     assert torch.equal(modality.unpatchify(modality.patchify(pictures)), pictures)
 
 
@@ -62,12 +66,12 @@ def test_image_patches_come_back(shape: tuple[int, ...]) -> None:
 def test_vector_groups_come_back(size: int) -> None:
     modality = Vector(spaces.Box(-1, 1, (size,)), 8)
     vectors = torch.randn(4, size)
-    assert modality.num_tokens <= 8
+    assert modality.num_patches <= 8
     assert torch.equal(modality.unpatchify(modality.patchify(vectors)), vectors)
 
 
 def test_symbolic_loss_is_the_cross_entropy_of_every_value() -> None:
-    modality = SymbolicGrid(GRID, 1)
+    modality = SymbolicGrid(GRID, (1, 1))
     patches = torch.tensor([[[2, 5, 0]], [[10, 0, 3]]])
     outputs = torch.randn(2, 1, 21)
     expected = []
@@ -224,7 +228,7 @@ def test_unsupported_spaces_are_refused_by_name(space: Any, message: str) -> Non
 def test_ambiguous_grids_can_be_declared() -> None:
     space = spaces.Box(0, 255, (7, 7, 3), np.uint8)
     config = TokenizerConfig(modalities={"observation": "symbolic"})
-    assert Tokenizer.for_space(space, config).num_tokens == 16
+    assert Tokenizer.for_space(space, config).num_tokens == 14
     with pytest.raises(ConfigError, match="the space's leaves are"):
         Tokenizer.for_space(space, TokenizerConfig(modalities={"image": "symbolic"}))
 
