@@ -17,6 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from worldgen.config import require
+from worldgen.envs.observation_view import standardised_vectors
 from worldgen.errors import ConfigError, SpaceError
 from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
@@ -112,7 +113,7 @@ class _SmallCnn(nn.Module):
 
 
 class TokenExtractor(BaseFeaturesExtractor):
-    """Look up the code vectors of a world model's tokens.
+    """Look up the standardised code vectors of a world model's tokens.
 
     For agents that see tokens (`ImaginedVecEnv(..., observation="tokens")` and
     `TokenObservation`). Its arguments come from the model: `PPO("MlpPolicy", dream,
@@ -172,8 +173,8 @@ class TokenExtractor(BaseFeaturesExtractor):
 
 
 def _code_vectors(model: WorldModel | Tokenizer) -> np.ndarray:
-    """Collect the code vectors of each position, (sum of the numbers of codes, E)."""
+    """Collect the standardised vectors of each position, (sum of the numbers of codes, E)."""
     tokenizer = model.tokenizer if isinstance(model, WorldModel) else model
-    vectors = zip(tokenizer.codebooks, tokenizer.codebook_vectors(), strict=True)
+    vectors = zip(tokenizer.codebooks, standardised_vectors(tokenizer), strict=True)
     parts = [part for codebook, part in vectors for _ in range(codebook.num_tokens)]
     return torch.cat(parts).cpu().numpy()

@@ -50,8 +50,7 @@ class Task:
 
 
 def _minigrid(name: str, *wrappers: str, text: bool = False) -> EnvironmentSpec:
-    more = {"text": True} if text else {}
-    return EnvironmentSpec(id=f"MiniGrid-{name}", wrappers=wrappers, **more)
+    return EnvironmentSpec(id=f"MiniGrid-{name}", wrappers=wrappers, text=text)
 
 
 _RGB = "minigrid.wrappers:RGBImgPartialObsWrapper"
@@ -70,14 +69,14 @@ TASKS = {
     ),
     "doorkey-8x8-full": Task(
         environment=_minigrid("DoorKey-8x8-v0", "worldgen.envs:FullyObservedMiniGrid"),
-        num_codes=128,
+        num_codes=48,
         num_seeds=5,
     ),
     "doorkey-8x8-rgb": Task(
         environment=_minigrid("DoorKey-8x8-v0", _RGB), image_alone=True, num_frames=20_000
     ),
     "keycorridor-mission": Task(
-        environment=_minigrid("KeyCorridorS3R3-v0", text=False), num_codes=2048
+        environment=_minigrid("KeyCorridorS3R3-v0", text=True), num_codes=2048
     ),
     "cartpole": Task(environment=EnvironmentSpec(id="CartPole-v1")),
     "acrobot": Task(environment=EnvironmentSpec(id="Acrobot-v1")),

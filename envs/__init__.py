@@ -5,12 +5,14 @@ Classes:
     ImaginedEnv: one dream, as a Gymnasium environment, registered as "worldgen/Imagined-v0".
     TokenObservation: a real environment that shows the model's tokens.
     VecTokenObservation: the same around an SB3 `VecEnv`, a whole batch at a time.
+    FullyObservedMiniGrid: the whole grid of a MiniGrid environment, the agent and what it carries.
 """
 
 from __future__ import annotations
 
 from gymnasium.envs.registration import register, registry
 
+from worldgen.envs.fully_observed import FullyObservedMiniGrid
 from worldgen.envs.imagined_env import ImaginedEnv
 from worldgen.envs.imagined_vec_env import ImaginedVecEnv
 from worldgen.envs.observation_view import ObservationMode
@@ -18,6 +20,7 @@ from worldgen.envs.token_observation import TokenObservation, VecTokenObservatio
 
 __all__ = [
     "IMAGINED_ID",
+    "FullyObservedMiniGrid",
     "ImaginedEnv",
     "ImaginedVecEnv",
     "ObservationMode",

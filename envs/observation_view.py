@@ -5,6 +5,7 @@ Classes:
     ObservationView: tokens to observations of one view.
 
 Functions:
+    standardised_vectors: the code vectors as an agent is shown them.
     load_tokenizer: the tokenizer of a model, a tokenizer or a path to either.
 """
 
@@ -15,19 +16,22 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from gymnasium import spaces
 from torch import Tensor
 
 from worldgen.config import require
 from worldgen.errors import ConfigError
-from worldgen.spaces import ROOT
+from worldgen.spaces import ROOT, flatten
 from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
 
-__all__ = ["ObservationMode", "ObservationView", "load_tokenizer"]
+__all__ = ["ObservationMode", "ObservationView", "load_tokenizer", "standardised_vectors"]
 
 ObservationMode = Literal["decoded", "tokens", "embeddings"]
-"""The environment's own space, token numbers, or the tokens' code vectors."""
+"""The environment's own space, token numbers, or the tokens' code vectors, standardised."""
+_LEAST_DEVIATION = 1e-6
+"""Entries of code vectors that differ by less are padding, and are not scaled."""
 
 
 class ObservationView:
@@ -36,8 +40,8 @@ class ObservationView:
     Args:
         tokenizer: A trained tokenizer.
         mode: "decoded" for observations in the environment's own space, "tokens" for a
-            MultiDiscrete of K token numbers, "embeddings" for their code vectors as one flat
-            Box of K * E float32 values.
+            MultiDiscrete of K token numbers, "embeddings" for their `standardised_vectors` as
+            one flat Box of K * E float32 values.
         argument: Name under which the caller was given `mode`, for the error message.
 
     Attributes:
@@ -51,7 +55,13 @@ class ObservationView:
         require(mode in modes, argument, f"be one of {', '.join(map(repr, modes))}", mode)
         if not tokenizer.is_fitted:
             raise ConfigError("the model has not been trained: call `model.fit(episodes)` first")
+        if mode == "tokens" and not tokenizer.is_discrete:
+            raise ConfigError(
+                f"`{argument}` must be 'embeddings' or 'decoded', since the quantizer 'gaussian' "
+                "has no tokens, got 'tokens'"
+            )
         self._tokenizer, self._mode = tokenizer, mode
+        self._seen: Tensor | None = None
         self.space = self._make_space()
 
     def _make_space(self) -> spaces.Space[Any]:
@@ -62,13 +72,54 @@ class ObservationView:
         size = self._tokenizer.num_tokens * self._tokenizer.embedding_size
         return spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
+    def of_observations(self, observations: Any) -> dict[str, np.ndarray]:
+        """Show a nested batch of real observations as a flat batch, path -> (B, ...)."""
+        if self._tokenizer.is_discrete:
+            return self.flat(self._tokenizer.encode(observations))
+        if self._mode == "decoded":
+            return flatten(self.space, self._tokenizer.reconstruct(observations))
+        vectors = self._tokenizer.embed_observations(observations)
+        return {ROOT: vectors.flatten(1).cpu().numpy()}
+
     def flat(self, tokens: Tensor) -> dict[str, np.ndarray]:
         """Show tokens (B, K) as a flat batch, path -> (B, ...), in memory of its own."""
         if self._mode == "decoded":
             return self._tokenizer.decode_flat(tokens)
         if self._mode == "tokens":
             return {ROOT: tokens.cpu().numpy().copy()}
-        return {ROOT: self._tokenizer.embed(tokens).flatten(1).cpu().numpy()}
+        vectors = self._tokenizer.embed(tokens)
+        if self._tokenizer._code_vectors is not self._seen:  # It was fitted on, or loaded anew.
+            self._seen = self._tokenizer._code_vectors
+            self._center, self._scale = _center_and_scale(self._tokenizer)
+        shown = (vectors - self._center) / self._scale
+        return {ROOT: shown.flatten(1).cpu().numpy()}
+
+
+def standardised_vectors(tokenizer: Tokenizer) -> list[Tensor]:
+    """Give the (V, E) vectors of each codebook with mean 0 and deviation 1 over its codes.
+
+    A tokenizer is free in the scale of its code vectors. Their norms are about ten times those
+    of what policies are used to, in which an agent learns slowly.
+    """
+    return [
+        (vectors - center) / scale
+        for vectors in tokenizer.codebook_vectors()
+        for center, scale in [_moments(vectors)]
+    ]
+
+
+def _moments(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    deviation = vectors.std(0, correction=0)
+    ones = torch.ones_like(deviation)
+    return vectors.mean(0), torch.where(deviation > _LEAST_DEVIATION, deviation, ones)
+
+
+def _center_and_scale(tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:
+    """Give the mean and the deviation of the codes at each of the K positions, both (K, E)."""
+    books = zip(tokenizer.codebooks, tokenizer.codebook_vectors(), strict=True)
+    rows = [_moments(vectors) for book, vectors in books for _ in range(book.num_tokens)]
+    centers, scales = zip(*rows, strict=True)
+    return torch.stack(centers), torch.stack(scales)
 
 
 def load_tokenizer(source: Tokenizer | WorldModel | str | Path) -> Tokenizer:

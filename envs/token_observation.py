@@ -23,7 +23,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 from worldgen.data.environment import prepare_env
 from worldgen.envs.observation_view import ObservationMode, ObservationView, load_tokenizer
 from worldgen.errors import SpaceError
-from worldgen.spaces import flatten, unflatten
+from worldgen.spaces import flatten, leaves, unflatten
 from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
 
@@ -57,8 +57,10 @@ class TokenObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordCo
         gym.utils.RecordConstructorArgs.__init__(
             self, model=model, mode=mode, _disable_deepcopy=True
         )
-        gym.ObservationWrapper.__init__(self, prepare_env(env))
-        self._shown = _Shown(load_tokenizer(model), mode, self.env.observation_space)
+        tokenizer = load_tokenizer(model)
+        text = any(isinstance(leaf, spaces.Text) for leaf in leaves(tokenizer.space).values())
+        gym.ObservationWrapper.__init__(self, prepare_env(env, text=text))
+        self._shown = _Shown(tokenizer, mode, self.env.observation_space)
         self.observation_space = self._shown.space
 
     def observation(self, observation: Any) -> Any:
@@ -118,17 +120,17 @@ class _Shown:
                 f"environment has {real_space}: use the model's own environment, or train a "
                 "model for this one"
             )
-        self._tokenizer, self._real_space = tokenizer, real_space
+        self._real_space = real_space
         self._view = ObservationView(tokenizer, mode, argument="mode")
         self.space = self._view.space
 
     def batch(self, observations: Any) -> dict[str, np.ndarray]:
         """Turn a nested batch into a flat one, path -> (B, ...)."""
-        return self._view.flat(self._tokenizer.encode(observations))
+        return self._view.of_observations(observations)
 
     def one(self, observation: Any) -> Any:
         """Turn one nested observation into one of the view."""
         flat = flatten(self._real_space, observation)
-        tokens = self._tokenizer.encode_flat({path: part[None] for path, part in flat.items()})
-        shown = self._view.flat(tokens)
+        batch = unflatten(self._real_space, {path: part[None] for path, part in flat.items()})
+        shown = self._view.of_observations(batch)
         return unflatten(self.space, {path: batch[0] for path, batch in shown.items()})

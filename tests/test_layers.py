@@ -15,6 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "worldgen.config",
             "worldgen.codes",
+            "worldgen.minigrid_state",
             "worldgen.rollout",
             "worldgen.seeding",
             "worldgen.spaces",

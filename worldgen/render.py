@@ -21,10 +21,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from worldgen.config import require
 from worldgen.errors import ShapeError
+from worldgen.minigrid_state import Agent, agents, carried_symbols, is_whole_grid, read_agent
 from worldgen.spaces import leaves
 
 __all__ = [
     "BACKGROUND",
+    "GAP_TO_CARRIED",
     "INK",
     "LeafKind",
     "font",
@@ -41,6 +43,8 @@ BACKGROUND = (22, 24, 29)
 INK = (226, 228, 233)
 _FAINT = (58, 62, 71)
 _ACCENT = (96, 165, 250)
+GAP_TO_CARRIED = 4
+"""Pixels between MiniGrid's whole grid and the tile below it, which the agent carries."""
 
 # Okabe and Ito's colours, told apart by nearly everyone; category 0 is almost the background.
 _CATEGORY_COLOURS = np.array(
@@ -86,13 +90,19 @@ def render(
     """
     require(size >= 16, "size", "be at least 16", size)
     pictures, captions = [], []
-    for path, leaf in leaves(observation_space).items():
-        value = _checked(path, leaf, observation)
+    parts = leaves(observation_space)
+    values = {path: _checked(path, leaf, observation) for path, leaf in parts.items()}
+    beside = agents(parts)
+    inside = {path for pair in beside.values() for path in pair}
+    for path, leaf in parts.items():
         kind = leaf_kind(leaf, (modalities or {}).get(path))
+        if path in inside:
+            continue
         if kind == "words":
-            captions.append(words(path, value))
+            captions.append(words(path, values[path]))
         else:
-            pictures.append(picture(kind, leaf, value, size=size))
+            agent = read_agent(beside[path], values) if path in beside else None
+            pictures.append(picture(kind, leaf, values[path], size=size, agent=agent))
     if captions:
         pictures.append(_caption(captions, size))
     return side_by_side(pictures)
@@ -108,15 +118,25 @@ def leaf_kind(leaf: spaces.Space[Any], declared: str | None = None) -> LeafKind:
         return "numbers"
     if declared == "image" or (declared is None and leaf.high.max() >= 255):
         return "image"
-    is_minigrid = leaf.shape[2:] == (3,) and tuple(leaf.high.reshape(-1, 3).max(0)) == (
-        _MINIGRID_HIGHS
-    )
-    return "minigrid" if is_minigrid else "symbols"
+    is_view = leaf.shape[2:] == (3,) and tuple(leaf.high.reshape(-1, 3).max(0)) == (_MINIGRID_HIGHS)
+    return "minigrid" if is_view or is_whole_grid(leaf) else "symbols"
 
 
-def picture(kind: LeafKind, leaf: spaces.Space[Any], value: np.ndarray, *, size: int) -> np.ndarray:
-    """Draw one leaf at about `size` pixels' height: (H, W, 3) uint8."""
+def picture(
+    kind: LeafKind,
+    leaf: spaces.Space[Any],
+    value: np.ndarray,
+    *,
+    size: int,
+    agent: Agent | None = None,
+) -> np.ndarray:
+    """Draw one leaf at about `size` pixels' height: (H, W, 3) uint8.
+
+    An `agent` is drawn on MiniGrid's whole grid, and what it carries below.
+    """
     match kind:
+        case "minigrid" if is_whole_grid(leaf):
+            return _whole_minigrid(value, agent, size)
         case "minigrid":
             return _minigrid(value, size)
         case "symbols":
@@ -175,23 +195,49 @@ def _minigrid(cells: np.ndarray, size: int) -> np.ndarray:
     A grid without an agent is the agent's own view: it stands at the middle of the bottom
     row and faces up.
     """
+    columns, rows = cells.shape[:2]
+    facing = {(int(x), int(y)): int(cells[x, y, 2]) for x, y in _agent_cells(cells)}
+    if facing:
+        return _tiles(cells, facing, size, highlight=False)
+    return _tiles(cells, {(columns // 2, rows - 1): _FACING_UP}, size, highlight=True)
+
+
+def _agent_cells(cells: np.ndarray) -> np.ndarray:
+    return np.argwhere(cells[..., 0] == _MINIGRID_AGENT)
+
+
+def _whole_minigrid(cells: np.ndarray, agent: Agent | None, size: int) -> np.ndarray:
+    """Draw a grid that is kept without its agent; what the agent carries is a tile below."""
+    if agent is None:
+        return _tiles(cells, {}, size, highlight=False)
+    drawn = _tiles(cells, {(agent.x, agent.y): agent.direction}, size, highlight=False)
+    carried = carried_symbols(agent.carrying)
+    held = np.array([[(*carried, 0) if carried else (1, 0, 0)]])
+    tile = _tiles(held, {}, len(drawn) // cells.shape[1], highlight=False)
+    strip = Image.new("RGB", (drawn.shape[1], len(tile) + GAP_TO_CARRIED), BACKGROUND)
+    strip.paste(Image.fromarray(tile), (0, GAP_TO_CARRIED))
+    place = (len(tile) + 6, GAP_TO_CARRIED + len(tile) // 2)
+    text = "carried" if carried else "carries nothing"
+    ImageDraw.Draw(strip).text(place, text, INK, font(13), anchor="lm")
+    return np.concatenate([drawn, np.asarray(strip)])
+
+
+def _tiles(
+    cells: np.ndarray, facing: Mapping[tuple[int, int], int], size: int, *, highlight: bool
+) -> np.ndarray:
+    """Draw each cell; `facing` is cell -> direction of the agent that stands there."""
     from minigrid.core.grid import Grid
     from minigrid.core.world_object import WorldObj
 
     columns, rows = cells.shape[:2]
     tile = max(4, size // rows)
-    agents = cells[..., 0] == _MINIGRID_AGENT
-    own_view = not agents.any()
     canvas = np.zeros((rows * tile, columns * tile, 3), np.uint8)
     for x, y in np.ndindex(columns, rows):
         kind, colour, state = map(int, cells[x, y])
-        facing = state if agents[x, y] else None
-        if own_view and (x, y) == (columns // 2, rows - 1):
-            facing = _FACING_UP
         drawn = Grid.render_tile(
             WorldObj.decode(kind, colour, state),
-            agent_dir=facing,
-            highlight=own_view and kind != 0,
+            agent_dir=facing.get((x, y)),
+            highlight=highlight and kind != 0,
             tile_size=tile,
         )
         canvas[y * tile : (y + 1) * tile, x * tile : (x + 1) * tile] = drawn

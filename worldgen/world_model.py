@@ -87,6 +87,7 @@ class WorldModel:
         seed: int,
         device: torch.device,
     ) -> None:
+        _refuse_text(observation_space)
         self.observation_space, self.action_space = observation_space, action_space
         self.environment, self.config, self.device = environment, config, device
         self.seed, self.num_fits = seed, 0
@@ -396,3 +397,12 @@ class WorldModel:
         model.num_fits = folder.field("num_fits")
         model.tokenizer.refresh()
         return model
+
+
+def _refuse_text(space: spaces.Space[Any]) -> None:
+    texts = [p for p, leaf in space_tools.leaves(space).items() if isinstance(leaf, spaces.Text)]
+    if texts:
+        raise SpaceError(
+            f"a world model does not dream text yet, got {', '.join(texts)}: make the environment "
+            "without `text=True`, or use a `Tokenizer` alone"
+        )

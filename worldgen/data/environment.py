@@ -48,6 +48,8 @@ class EnvironmentSpec(Config):
     """Gymnasium id; `module:Id-v0` where a module registers it."""
     wrappers: tuple[str, ...] = ()
     """Wrappers as `module:Class`, applied in this order, before `prepare_env`."""
+    text: bool = False
+    """Keep the parts of observations that are text, such as MiniGrid's mission."""
 
     def __post_init__(self) -> None:
         """Check that the id is there and the wrappers are named `module:Class`."""
@@ -70,14 +72,14 @@ class EnvironmentSpec(Config):
         env = _make_registered(self.id, render_mode)
         for wrapper in self.wrappers:
             env = _load_wrapper(wrapper)(env)
-        return prepare_env(env)
+        return prepare_env(env, text=self.text)
 
 
 EnvLike: TypeAlias = str | EnvironmentSpec | Env | Callable[[], Env]
 """An id, a spec, an environment, or a function that makes a new environment."""
 
 
-def make_env(env: EnvLike, *, wrappers: Sequence[str] = ()) -> Env:
+def make_env(env: EnvLike, *, wrappers: Sequence[str] = (), text: bool = False) -> Env:
     """Give an environment that is ready for a world model.
 
     >>> make_env("MiniGrid-Empty-5x5-v0").observation_space["image"].high.max(axis=(0, 1))
@@ -86,15 +88,17 @@ def make_env(env: EnvLike, *, wrappers: Sequence[str] = ()) -> Env:
     Args:
         env: What to make, or an environment object, which is wrapped and not copied.
         wrappers: More wrappers as `module:Class`, applied in this order.
+        text: Keep the parts of observations that are text, such as MiniGrid's mission.
 
     Raises:
         EnvironmentIdError: If the id is not registered; the message has the closest ids.
         ConfigError: If `env` is something else, or a wrapper cannot be imported.
     """
     if isinstance(env, str):
-        return EnvironmentSpec(id=env, wrappers=tuple(wrappers)).make()
+        return EnvironmentSpec(id=env, wrappers=tuple(wrappers), text=text).make()
     if isinstance(env, EnvironmentSpec):
-        return replace(env, wrappers=(*env.wrappers, *wrappers)).make()
+        every = (*env.wrappers, *wrappers)
+        return replace(env, wrappers=every, text=env.text or text).make()
     made = env() if callable(env) and not isinstance(env, gym.Env) else env
     require(
         isinstance(made, gym.Env),
@@ -104,7 +108,7 @@ def make_env(env: EnvLike, *, wrappers: Sequence[str] = ()) -> Env:
     )
     for wrapper in wrappers:
         made = _load_wrapper(wrapper)(made)
-    return prepare_env(made)
+    return prepare_env(made, text=text)
 
 
 def _make_registered(env_id: str, render_mode: str | None) -> Env:

@@ -20,12 +20,19 @@ __all__ = ["read_episode", "write_episode"]
 
 _METADATA = {"kind": "worldgen episode", "format_version": "1"}
 _OBSERVATIONS = "observations/"
+_TEXTS = "texts/"
 _REST = ("actions", "rewards", "terminated", "truncated")
 
 
 def write_episode(path: Path, episode: Episode) -> None:
     """Write an episode; a process that is killed meanwhile leaves nothing at `path`."""
-    arrays = {f"{_OBSERVATIONS}{key}": value for key, value in episode.observations.items()}
+    arrays = {}
+    for key, values in episode.observations.items():
+        if values.dtype.kind == "U":  # As code points, (T + 1, characters).
+            points = np.ascontiguousarray(values).view(np.uint32)
+            arrays[f"{_TEXTS}{key}"] = points.reshape(len(values), -1)
+        else:
+            arrays[f"{_OBSERVATIONS}{key}"] = values
     arrays |= {name: getattr(episode, name) for name in _REST}
     plain = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     write_atomically(path, lambda temporary: save_file(plain, temporary, _METADATA))
@@ -58,4 +65,9 @@ def _assemble(arrays: dict[str, np.ndarray]) -> Episode:
         for name, values in arrays.items()
         if name.startswith(_OBSERVATIONS)
     }
+    for name, points in arrays.items():
+        if name.startswith(_TEXTS):
+            width = f"<U{points.shape[1]}"
+            texts = np.ascontiguousarray(points).view(width).reshape(len(points))
+            observations[name.removeprefix(_TEXTS)] = texts
     return Episode(observations=observations, **{name: arrays[name] for name in _REST})

@@ -24,15 +24,15 @@ _NUMERIC = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinar
 
 
 def check_spaces(observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-    """Check that all parts of both spaces are arrays of numbers.
+    """Check that all parts of both spaces are arrays of numbers, or text in observations.
 
     Raises:
         SpaceError: If an observation's leaf, or the action space, is of another kind.
     """
     for path, leaf in leaves(observation_space).items():
-        if not isinstance(leaf, _NUMERIC):
+        if not isinstance(leaf, (*_NUMERIC, spaces.Text)):
             raise SpaceError(
-                f"observations must be made of Box, Discrete, MultiDiscrete and MultiBinary "
+                f"observations must be made of Box, Discrete, MultiDiscrete, MultiBinary and Text "
                 f"spaces, got {type(leaf).__name__} at {path!r}: leave it out by a wrapper"
             )
     if not isinstance(action_space, _NUMERIC):
@@ -61,6 +61,9 @@ def check_episode(
         )
     for path, leaf in space_of.items():
         values = episode.observations[path]
+        if isinstance(leaf, spaces.Text):
+            _check_text(path, values, leaf)
+            continue
         _check_array(path, values, leaf)
         if values.dtype.kind != "f":
             _check_values(path, values, leaf)
@@ -89,6 +92,19 @@ def _check_array(name: str, values: np.ndarray, space: spaces.Space[Any]) -> Non
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise DatasetError(f"`{name}` must be finite, got {values[~np.isfinite(values)][0]}")
+
+
+def _check_text(name: str, values: np.ndarray, space: spaces.Text) -> None:
+    if values.dtype.kind != "U" or values.ndim != 1:
+        raise DatasetError(
+            f"`{name}` must be text of shape (T + 1,), got {values.dtype} of shape {values.shape}"
+        )
+    for text in np.unique(values).tolist():
+        if not space.contains(text):
+            raise DatasetError(
+                f"`{name}` must have {space.min_length} to {space.max_length} characters of the "
+                f"space's character set, got {text!r}"
+            )
 
 
 def _check_values(name: str, values: np.ndarray, space: spaces.Space[Any]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import string
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -35,17 +36,24 @@ logger = logging.getLogger(__name__)
 
 Env: TypeAlias = gym.Env[Any, Any]
 
+_LONGEST_MISSION = 1_000
+"""Characters."""
 _NOT_CELLS = ("RGB", "SymbolicObs")
 """Parts of the names of MiniGrid wrappers whose image does not hold a grid's cells."""
 
 
 class PrepareObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
-    """Give the observation space of `prepared_observation_space`; values stay as they are."""
+    """Give the observation space of `prepared_observation_space`; values stay as they are.
 
-    def __init__(self, env: Env) -> None:
-        gym.utils.RecordConstructorArgs.__init__(self)
+    Args:
+        env: Any environment.
+        text: Keep the parts that are text.
+    """
+
+    def __init__(self, env: Env, text: bool = False) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self, text=text)
         gym.ObservationWrapper.__init__(self, env)
-        self.observation_space = prepared_observation_space(env)
+        self.observation_space = prepared_observation_space(env, text=text)
 
     def observation(self, observation: Any) -> Any:
         """Leave out the parts that the space does not have."""
@@ -58,16 +66,19 @@ def _select(space: spaces.Space[Any], observation: Any) -> Any:
     return {key: _select(child, observation[key]) for key, child in space.items()}
 
 
-def prepare_env(env: Env) -> Env:
+def prepare_env(env: Env, *, text: bool = False) -> Env:
     """Make an environment ready for a world model; one that is ready is given back.
 
     MiniGrid says that its cells, which are indices of objects, colours and states, are bytes
-    as in a picture: they get their true bounds. Text parts of a Dict are left out.
+    as in a picture: they get their true bounds. Text parts of a Dict are left out, unless
+    `text` is set: then MiniGrid's missions become Gymnasium's `Text`.
     """
     _refuse_flat_text(env)
-    if prepared_observation_space(env) == env.observation_space:
+    if isinstance(env, PrepareObservation):
         return env
-    return PrepareObservation(env)
+    if prepared_observation_space(env, text=text) == env.observation_space:
+        return env
+    return PrepareObservation(env, text)
 
 
 def _refuse_flat_text(env: Env) -> None:
@@ -82,9 +93,15 @@ def _refuse_flat_text(env: Env) -> None:
         wrapped = wrapped.env
 
 
-def prepared_observation_space(env: Env) -> spaces.Space[Any]:
-    """Give the observation space that `prepare_env(env)` has."""
-    space = _without_text(env.observation_space, env.spec.id if env.spec else str(env))
+def prepared_observation_space(env: Env, *, text: bool = False) -> spaces.Space[Any]:
+    """Give the observation space that `prepare_env(env, text=text)` has."""
+    if isinstance(env, PrepareObservation):
+        return env.observation_space
+    name = env.spec.id if env.spec else str(env)
+    if text:
+        space = _with_plain_text(env.observation_space)
+    else:
+        space = _without_text(env.observation_space, name)
     shapes = _cell_shapes(env)
     if isinstance(space, spaces.Dict):
         image = space.spaces.get("image")
@@ -107,6 +124,17 @@ def _without_text(space: spaces.Space[Any], name: str) -> spaces.Space[Any]:
     changed = dropped or any(part is not kept[key] for key, part in parts.items())
     # A list, since a Dict made from a dictionary sorts its keys.
     return spaces.Dict(list(parts.items())) if changed else space
+
+
+def _with_plain_text(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Turn MiniGrid's missions into Gymnasium's `Text`."""
+    if isinstance(space, spaces.Dict):
+        parts = {key: _with_plain_text(child) for key, child in space.spaces.items()}
+        same = all(part is space.spaces[key] for key, part in parts.items())
+        return space if same else spaces.Dict(list(parts.items()))
+    if _is_text(space) and not isinstance(space, spaces.Text):
+        return spaces.Text(_LONGEST_MISSION, min_length=0, charset=string.printable)
+    return space
 
 
 def _is_text(space: spaces.Space[Any]) -> bool:

@@ -123,7 +123,7 @@ class EnvRows:
     def reset(self, seeds: Sequence[int]) -> Flat:
         """Begin anew; only here are the environments seeded."""
         self._observations = {
-            path: np.zeros((self.num_rows, *(leaf.shape or ())), leaf.dtype)
+            path: np.zeros((self.num_rows, *(leaf.shape or ())), _row_dtype(leaf))
             for path, leaf in leaves(self.observation_space).items()
         }
         for row, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
@@ -215,7 +215,9 @@ class VectorRows:
     def _flat(self, observation: Any) -> Flat:
         flat = flatten(self.observation_space, observation)
         kinds = leaves(self.observation_space)
-        return {path: batch.astype(kinds[path].dtype, copy=False) for path, batch in flat.items()}
+        return {
+            path: batch.astype(_row_dtype(kinds[path]), copy=False) for path, batch in flat.items()
+        }
 
     def _with_final(self, observations: Flat, infos: dict[str, Any], ended: np.ndarray) -> Flat:
         """Put the final observations in the place of the first ones of the next episodes."""
@@ -245,6 +247,11 @@ def _autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
     rule = "name its AutoresetMode in `metadata['autoreset_mode']`"
     require(known, "env", rule, mode)
     return AutoresetMode(mode)
+
+
+def _row_dtype(leaf: spaces.Space[Any]) -> Any:
+    """Text is held as objects, since an array of strings would cut longer ones."""
+    return object if isinstance(leaf, spaces.Text) else leaf.dtype
 
 
 def _copy(flat: Flat) -> Flat:

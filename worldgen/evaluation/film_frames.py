@@ -17,7 +17,17 @@ from gymnasium import spaces
 from PIL import Image, ImageDraw
 
 from worldgen.evaluation.paired_dream import PairedDream
-from worldgen.render import BACKGROUND, INK, LeafKind, font, picture, side_by_side, words
+from worldgen.minigrid_state import agents, read_agent
+from worldgen.render import (
+    BACKGROUND,
+    GAP_TO_CARRIED,
+    INK,
+    LeafKind,
+    font,
+    picture,
+    side_by_side,
+    words,
+)
 from worldgen.spaces import leaves
 
 __all__ = ["draw_frames", "draw_strip", "write_gif"]
@@ -115,6 +125,8 @@ class _Artist:
     ) -> None:
         self.dream, self.actions, self.size = dream, actions, size
         self.leaves, self.kinds = leaves(observation_space), kinds
+        self.agents = agents(self.leaves)
+        self.inside_grids = {path for pair in self.agents.values() for path in pair}
         self.curves = {
             path: _Curves(dream.real[path], dream.imagined[path], max(size, _NARROWEST))
             for path, kind in kinds.items()
@@ -175,8 +187,10 @@ class _Artist:
             if path in self.curves:
                 drawn.append(self.curves[path].draw(time, frames is self.dream.real))
             elif kind != "words":
-                value = frames[path][time]
-                drawn.append(picture(kind, self.leaves[path], value, size=self.size))
+                frame = {leaf: values[time] for leaf, values in frames.items()}
+                agent = read_agent(self.agents[path], frame) if path in self.agents else None
+                leaf = self.leaves[path]
+                drawn.append(picture(kind, leaf, frame[path], size=self.size, agent=agent))
         if not drawn:
             return np.full((24, _NARROWEST, 3), BACKGROUND, np.uint8)
         return side_by_side(drawn)
@@ -192,9 +206,19 @@ class _Artist:
         if self.kinds[grids[0]] == "minigrid":
             wrong = wrong.T  # MiniGrid's first axis runs to the right.
         tile = max(4, self.size // len(wrong))
-        for row, column in np.argwhere(wrong):
-            left, top = x + column * tile, y + row * tile
+        places = [(column * tile, row * tile) for row, column in np.argwhere(wrong)]
+        if grids[0] in self.agents:
+            agent, carrying = self.agents[grids[0]]
+            if self._wrong(agent, time):
+                places.append(tuple(tile * self.dream.imagined[agent][time][:2]))
+            if self._wrong(carrying, time):
+                places.append((0, len(wrong) * tile + GAP_TO_CARRIED))
+        for right, down in places:
+            left, top = int(x + right), int(y + down)
             draw.rectangle((left, top, left + tile - 1, top + tile - 1), outline=_WRONG, width=2)
+
+    def _wrong(self, path: str, time: int) -> bool:
+        return not np.array_equal(self.dream.imagined[path][time], self.dream.real[path][time])
 
     def _over(self, time: int) -> bool:
         """Whether the dream ended before frame `time`."""
@@ -223,11 +247,10 @@ class _Artist:
         is_real: bool,
     ) -> None:
         y = _HEADER + self.panel_height + _BELOW / 2 + 2
-        for path in reversed([path for path, kind in self.kinds.items() if kind == "words"]):
+        spoken = [path for path, kind in self.kinds.items() if kind == "words"]
+        for path in reversed([path for path in spoken if path not in self.inside_grids]):
             text = words(path, frames[path][time])
-            wrong = not is_real and not np.array_equal(
-                frames[path][time], self.dream.real[path][time]
-            )
+            wrong = not is_real and self._wrong(path, time)
             draw.text((right, y), text, _WRONG if wrong else _QUIET, font(14), anchor="rm")
             right -= int(font(14).getlength(text)) + 12
 

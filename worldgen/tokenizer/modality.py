@@ -21,7 +21,7 @@ from worldgen.errors import SpaceError
 
 __all__ = ["SUPPORTED", "Modality", "ModalityName", "modality_name"]
 
-ModalityName = Literal["symbolic", "image", "vector", "waveform", "category"]
+ModalityName = Literal["symbolic", "image", "vector", "waveform", "category", "text"]
 
 SUPPORTED = (
     "image (Box uint8 0..255 of at least 16x16), symbolic grid (integer Box of 2 or 3 "
@@ -100,6 +100,10 @@ picture: say which with `modalities={'image': 'symbolic'}` (or 'image', 'vector'
         if declared not in (None, "category"):
             raise SpaceError(f"{path!r} {space} can only be 'category', got {declared!r}")
         return "category"
+    if isinstance(space, spaces.Text):
+        if declared not in (None, "text"):
+            raise SpaceError(f"{path!r} {space} can only be 'text', got {declared!r}")
+        return "text"
     if not isinstance(space, spaces.Box):
         raise SpaceError(f"{path!r} {space} is not supported; supported: {SUPPORTED}")
     return _check_declared(path, space, declared) if declared else _recognise_box(path, space)

@@ -44,6 +44,9 @@ class QuantizerConfig(Config):
     """Weight of the loss that pulls latents to their codes (the paper's beta)."""
     num_residuals: int = 2
     """R of "residual", codes a patch."""
+    search_width: int = 1
+    """Beginnings that "residual" keeps in its search for codes; 1 takes the nearest code of each
+    stage (the paper)."""
     levels: tuple[int, ...] = (8, 8, 8)
     """Values of each entry of a code of "fsq"; their product is V (the paper: 8, 6, 5 for
     2**8 codes, 8, 5, 5, 5 for 2**10)."""
@@ -59,6 +62,7 @@ class QuantizerConfig(Config):
         require(0 <= self.decay < 1, "decay", "be in [0, 1)", self.decay)
         require(self.commitment >= 0, "commitment", "be at least 0", self.commitment)
         require(self.num_residuals >= 1, "num_residuals", "be at least 1", self.num_residuals)
+        require(self.search_width >= 1, "search_width", "be at least 1", self.search_width)
         legal = len(self.levels) >= 1 and all(level >= 3 for level in self.levels)
         require(legal, "levels", "be numbers of at least 3", self.levels)
         require(self.kl_weight >= 0, "kl_weight", "be at least 0", self.kl_weight)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from worldgen.tokenizer.quantizer import Quantized, QuantizerConfig
+from worldgen.tokenizer.residual_search import search_codes
 from worldgen.tokenizer.vector_quantizer import VectorQuantizer
 
 __all__ = ["ResidualQuantizer"]
@@ -32,6 +33,7 @@ class ResidualQuantizer(nn.Module):
         super().__init__()
         self.latent_size = config.dim
         self._commitment = config.commitment
+        self._search_width = config.search_width
         self.stages = nn.ModuleList(
             VectorQuantizer(num_codebooks, config.num_codes, config.dim, config.decay)
             for _ in range(config.codes_per_patch)
@@ -41,11 +43,13 @@ class ResidualQuantizer(nn.Module):
         return cast(list[VectorQuantizer], list(self.stages))
 
     def encode(self, latents: Tensor) -> Tensor:
-        """Give the nearest codes, stage by stage: (N, G, E) -> (N, G, R) int64.
+        """Give the nearest codes, stage by stage or by search: (N, G, E) -> (N, G, R) int64.
 
         Raises:
             ShapeError: If the last two dimensions are not (G, E).
         """
+        if self._search_width > 1 and len(self.stages) > 1:
+            return search_codes(latents, self.vectors(), self._search_width)
         codes, rest = [], latents
         for stage in self._stages():
             codes.append(stage.encode(rest))

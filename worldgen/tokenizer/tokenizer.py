@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -37,11 +37,13 @@ from worldgen.tokenizer.modality import Modality, ModalityName, modality_name
 from worldgen.tokenizer.patch_autoencoder import PatchAutoencoder
 from worldgen.tokenizer.quantizer import QuantizerConfig
 from worldgen.tokenizer.symbolic_grid import SymbolicGrid, patch_shape
+from worldgen.tokenizer.text import TextCodec
 from worldgen.tokenizer.vector import Vector
 from worldgen.tokenizer.waveform import Waveform
 
 __all__ = ["Tokenizer", "TokenizerConfig"]
 
+Codec: TypeAlias = PatchAutoencoder | CategoryCodec | TextCodec
 _CHUNK = 1024
 _FEW = 32
 """Most frames that are encoded by memory."""
@@ -63,6 +65,8 @@ class TokenizerConfig(Config):
     """Most patches of up to 4 cells that a symbolic grid is cut into."""
     max_image_tokens: int = 16
     """Most tokens that a picture is cut into."""
+    max_text_tokens: int = 16
+    """Tokens of a text; one that needs more is refused."""
     max_vector_tokens: int = 8
     """Most tokens that a vector is cut into."""
     max_waveform_tokens: int = 64
@@ -83,7 +87,7 @@ class TokenizerConfig(Config):
             f"be at least `waveform_residuals`, {self.waveform_residuals}",
             self.max_waveform_tokens,
         )
-        names = ("hidden", "max_grid_tokens", "max_image_tokens", "max_vector_tokens")
+        names = ("hidden", "max_grid_tokens", "max_image_tokens", "max_text_tokens", "max_vector_tokens")
         for name in (*names, "waveform_residuals"):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
 
@@ -188,7 +192,7 @@ class Tokenizer(nn.Module):
         self.num_tokens = sum(self._codec(path).num_tokens for path in self._leaves)
         self.token_nvec = np.array(sizes, dtype=np.int64)
 
-    def _codec(self, path: str) -> PatchAutoencoder | CategoryCodec:
+    def _codec(self, path: str) -> Codec:
         return self._by_path[path]
 
     @property
@@ -241,6 +245,8 @@ class Tokenizer(nn.Module):
                     path, codec, chunks, gradient_steps, generator, on_gradient_step
                 )
                 codec.requires_grad_(False)
+            elif isinstance(codec, TextCodec) and not self.is_fitted:
+                codec.fit(np.concatenate([chunk[path] for chunk in chunks]))
         self._code_vectors = None
         self.fitted.fill_(True)
         return errors
@@ -346,7 +352,7 @@ class Tokenizer(nn.Module):
 
     def _each_codec(
         self, observations: Any, function: Callable[[Any, Any], Tensor]
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Any]:
         """Call the function on each leaf's codec and batch, some rows at a time."""
         flat = space_tools.flatten(self.space, observations)
         self._check(flat)
@@ -354,7 +360,9 @@ class Tokenizer(nn.Module):
         for path in self._leaves:
             codec, values = self._codec(path), flat[path]
             pieces = [values[first : first + _CHUNK] for first in range(0, len(values), _CHUNK)]
-            found[path] = torch.cat([function(codec, self._tensor(piece)) for piece in pieces])
+            results: list[Any] = [function(codec, self._tensor(piece)) for piece in pieces]
+            texts = isinstance(results[0], np.ndarray)
+            found[path] = np.concatenate(results) if texts else torch.cat(results)
         return found
 
     def codebook_vectors(self) -> list[Tensor]:
@@ -375,6 +383,8 @@ class Tokenizer(nn.Module):
         for codec in self.codecs.values():
             if isinstance(codec, PatchAutoencoder):
                 codec.build_table()
+            elif isinstance(codec, TextCodec):
+                codec.refresh()
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the tokenizer to a folder.
@@ -417,7 +427,10 @@ class Tokenizer(nn.Module):
             self._check(part, fitted=False)
         return list(_chunks(flat, list(self._leaves)))
 
-    def _tensor(self, array: np.ndarray) -> Tensor:
+    def _tensor(self, array: np.ndarray) -> Any:
+        """Bring an array to the device; text stays as it is."""
+        if array.dtype.kind in "UO":
+            return array
         if array.dtype == np.bool_:
             array = array.astype(np.uint8)
         if array.dtype == np.uint16 or array.dtype == np.uint32:
@@ -446,10 +459,12 @@ class Tokenizer(nn.Module):
 
 def _build_codec(
     path: str, leaf: spaces.Space[Any], config: TokenizerConfig
-) -> PatchAutoencoder | CategoryCodec:
+) -> Codec:
     name = modality_name(path, leaf, config.modalities.get(path))
     if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return CategoryCodec(leaf, config.quantizer.vector_size)
+    if isinstance(leaf, spaces.Text):
+        return TextCodec(path, leaf, config.quantizer.vector_size, config.max_text_tokens)
     assert isinstance(leaf, spaces.Box)
     modality: Modality
     if name == "symbolic":
@@ -513,8 +528,10 @@ def _check_pixels(path: str, modality: Modality, chunks: list[dict[str, np.ndarr
             )
 
 
-def _as_leaf(values: Tensor, leaf: spaces.Space[Any]) -> np.ndarray:
-    """Bring decoded values to the leaf's dtype and bounds."""
+def _as_leaf(values: Tensor | np.ndarray, leaf: spaces.Space[Any]) -> np.ndarray:
+    """Bring decoded values to the leaf's dtype and bounds; text stays as it is."""
+    if isinstance(values, np.ndarray):
+        return values
     array = values.cpu().numpy()
     if isinstance(leaf, spaces.Box):
         if leaf.dtype is not None and leaf.dtype.kind in "biu" and array.dtype.kind == "f":

@@ -281,14 +281,26 @@ def test_an_object_is_one_row_and_stays_open():
     assert Closing.closed == 3
 
 
-def test_text_alone_cannot_be_collected():
+def test_text_alone_is_collected():
     class Speaking(worlds.CountingWorld):
         def __init__(self):
             super().__init__()
-            self.observation_space = spaces.Text(5)
+            self.observation_space = spaces.Text(5, charset="0123456789")
 
-    with pytest.raises(SpaceError, match="got Text at 'observation'"):
-        collect(Speaking, 10)
+        def reset(self, **arguments):
+            observation, info = super().reset(**arguments)
+            return self._word(observation), info
+
+        def step(self, action):
+            observation, *rest = super().step(action)
+            return self._word(observation), *rest
+
+        def _word(self, observation):
+            return str(int(np.asarray(observation).ravel()[0]))
+
+    first = collect(Speaking, 30)[0].observations["observation"]
+    assert first.dtype.kind == "U"
+    assert len(set(first)) > 1
 
 
 @pytest.mark.parametrize(
