@@ -10,6 +10,7 @@ TYPES := build/types
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 PROSE := .ci .pre-commit-config.yaml CHANGELOG.md Makefile README.md pyproject.toml
+BENCHMARKS := tokenizer tokenizer_speed representation
 CODE := $(wildcard worldgen envs agents tests benchmarks)
 
 .PHONY: help install format lint type test test-all demo bench check build clean
@@ -55,8 +56,9 @@ demo: $(STAMP) ## Train an agent in the dream of MiniGrid-DoorKey-5x5 and film i
 	$(BIN)/worldgen train MiniGrid-DoorKey-5x5-v0 --run runs/demo --overwrite \
 		--timesteps 20000 --dream.initial-steps 15000
 
+
 bench: $(STAMP) ## Run every benchmark
-	@for program in $(wildcard benchmarks/[a-z]*.py); do $(BIN)/python $$program || exit; done
+	@for program in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$program || exit; done
 
 check: lint type test ## All that must be green before a commit
 

@@ -17,7 +17,7 @@ import gymnasium as gym
 import numpy as np
 
 import worldgen
-from worldgen.data import Episodes, EnvironmentSpec
+from worldgen.data import EnvironmentSpec, Episodes
 
 __all__ = ["MiniGridPlayer", "collect_mixed"]
 
@@ -86,19 +86,18 @@ class MiniGridPlayer:
         cells, weights = [], []
         for x in range(self._env.width):
             for y in range(self._env.height):
-                action = self._use((x, y))
-                if action is not None and self._path((x, y)) is not None:
+                if self._use((x, y)) is not None and self._path((x, y)) is not None:
                     cells.append((x, y))
-                    weights.append(self._weight((x, y), action))
+                    weights.append(self._weight((x, y)))
         if not cells:
             return None
         weights_array = np.array(weights) / sum(weights)
         return cells[int(self._generator.choice(len(cells), p=weights_array))]
 
-    def _weight(self, cell: tuple[int, int], action: int) -> float:
+    def _weight(self, cell: tuple[int, int]) -> float:
         item = self._env.grid.get(*cell)
         if item is None:
-            return 1.0 / (self._env.width * self._env.height)  # Drop something here.
+            return 1.0 / float(self._env.width * self._env.height)  # Drop something here.
         if item.type == "goal":
             return 4.0
         if item.type == "door":

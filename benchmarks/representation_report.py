@@ -99,7 +99,11 @@ def write_report(result: Result, folder: Path) -> None:
     values["summary"] = {arm: _summary(result, arm) for arm in result.settings["arms"]}
     write_json(folder / "representation.json", values)
     page = folder / "representation.md"
-    write_atomically(page, lambda file: file.write_text(_page(result), encoding="utf-8"))
+
+    def write_page(file: Path) -> None:
+        file.write_text(_page(result), encoding="utf-8")
+
+    write_atomically(page, write_page)
     _plot(result, folder / "representation.png")
 
 
@@ -198,7 +202,6 @@ def _by_seed(result: Result) -> list[str]:
 
 
 def _plot(result: Result, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -220,6 +223,6 @@ def _plot(result: Result, path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
     def write(file: Path) -> None:
-        FigureCanvasAgg(figure).print_png(file)
+        figure.savefig(file, format="png")
 
     write_atomically(path, write)

@@ -156,9 +156,7 @@ def _track(phone: _Phone) -> NDArray[np.float64]:
     """Lay a phone out as formants, voice, two noises and the noise's band."""
     through = phone.noise if not phone.noise_center else 0.0
     banded = phone.noise if phone.noise_center else 0.0
-    return np.array(
-        [*phone.formants, phone.voice, through, banded, phone.noise_center or 2500.0]
-    )
+    return np.array([*phone.formants, phone.voice, through, banded, phone.noise_center or 2500.0])
 
 
 def _corners(ends: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -190,7 +188,8 @@ def _synthesize(
     loudness = generator.uniform(0.3, 0.9, count)
     speech = radiated / np.abs(radiated).max(0).clip(min=1e-9) + 0.6 * hiss
     peak = np.abs(speech).max(0).clip(min=1e-9)
-    return (speech / peak * loudness).T.astype(np.float32)
+    spoken: NDArray[np.float32] = (speech / peak * loudness).T.astype(np.float32)
+    return spoken
 
 
 def _pulses(size: int, count: int, generator: np.random.Generator) -> NDArray[np.float64]:
@@ -202,7 +201,8 @@ def _pulses(size: int, count: int, generator: np.random.Generator) -> NDArray[np
     # The flow rises and falls during 60% of a cycle (Rosenberg 1971) and is shut for the rest.
     share = np.minimum((cycles % 1.0) / 0.6, 1.0)
     flow = 3 * share**2 * (1 - share) * 2.25
-    return flow - flow.mean(0)
+    alternating: NDArray[np.float64] = flow - flow.mean(0)
+    return alternating
 
 
 def _resonate(

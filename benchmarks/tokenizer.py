@@ -178,7 +178,8 @@ def _measure(
 
 def _tokenizer(task: Task, settings: dict[str, Any]) -> Tokenizer:
     env = task.environment.make()
-    space = env.observation_space["image"] if task.image_alone else env.observation_space
+    space: Any = env.observation_space
+    space = space["image"] if task.image_alone else space
     env.close()
     quantizer = QuantizerConfig(kind=settings["quantizer"], num_codes=task.num_codes)
     return Tokenizer.for_space(space, TokenizerConfig(quantizer=quantizer), seed=settings["seed"])
@@ -236,7 +237,9 @@ def _plot(pieces: Sequence[dict[str, Any]], path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingDependencyError("the plot needs matplotlib: pip install 'worldgen[plot]'") from error
+        raise MissingDependencyError(
+            "the plot needs matplotlib: pip install 'worldgen[plot]'"
+        ) from error
     shown = [piece for piece in pieces if piece.get("exact") is not None]
     tasks = list(dict.fromkeys(piece["settings"]["task"] for piece in shown))
     kinds = list(dict.fromkeys(piece["settings"]["quantizer"] for piece in shown))

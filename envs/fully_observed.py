@@ -62,8 +62,9 @@ class FullyObservedMiniGrid(
             )
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ObservationWrapper.__init__(self, env)
-        self._base: Any = env.unwrapped
-        width, height = self._base.width, self._base.height
+        base: Any = env.unwrapped
+        self._base = base
+        width, height = base.width, base.height
         # A list, since a Dict made from a dictionary sorts its keys.
         self.observation_space = spaces.Dict(
             [

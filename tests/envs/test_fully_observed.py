@@ -77,7 +77,9 @@ def set_state(env: FullyObservedMiniGrid, observation: dict[str, Any], inside: d
 def hidden(env: FullyObservedMiniGrid) -> dict[tuple[int, int] | None, Any]:
     """What is in the boxes: by cell, None for the one that is carried."""
     grid = env.unwrapped.grid
-    places = {(x, y): grid.get(x, y) for x in range(grid.width) for y in range(grid.height)}
+    places: dict[tuple[int, int] | None, Any] = {
+        (x, y): grid.get(x, y) for x in range(grid.width) for y in range(grid.height)
+    }
     places[None] = env.unwrapped.carrying
     return {cell: item.contains for cell, item in places.items() if isinstance(item, Box)}
 
@@ -175,8 +177,9 @@ def test_the_cells_are_minigrids_and_within_true_bounds():
         observation = play(env, 3, 100)
         np.testing.assert_array_equal(observation["image"], env.unwrapped.grid.encode())
         assert observation in env.observation_space
-        assert list(env.observation_space) == ["image", "agent", "carrying"]
-    assert env.observation_space["image"].high[0, 0].tolist() == [9, 5, 2]
+        space: Any = env.observation_space
+        assert list(space) == ["image", "agent", "carrying"]
+        assert space["image"].high[0, 0].tolist() == [9, 5, 2]
 
 
 @pytest.mark.parametrize("env_id", IDS)
@@ -228,15 +231,16 @@ def test_a_world_model_dreams_it_and_the_film_shows_the_agent(tmp_path):
 def red_cells(pixels: np.ndarray, tile: int) -> list[tuple[int, int]]:
     """The cells (x, y) in which MiniGrid's red agent is drawn."""
     red = (pixels[..., 0] > 200) & (pixels[..., 1] < 50) & (pixels[..., 2] < 50)
-    cells = red[: len(red) // tile * tile, : red.shape[1] // tile * tile]
-    cells = cells.reshape(len(cells) // tile, tile, -1, tile).any((1, 3))
+    whole = red[: len(red) // tile * tile, : red.shape[1] // tile * tile]
+    cells = whole.reshape(len(whole) // tile, tile, -1, tile).any((1, 3))
     return [(int(x), int(y)) for y, x in np.argwhere(cells)]
 
 
 def test_the_picture_shows_the_agent_and_what_it_carries():
     env = make(IDS[0])
     observation = {**play(env, 4, 0), "agent": np.array([2, 3, 1]), "carrying": np.int64(0)}
-    space, tile = env.observation_space, 120 // 6
+    space: Any = env.observation_space
+    tile = 120 // 6
     empty_handed = render(space, flatten(space, observation), size=120)
     assert red_cells(empty_handed[:120], tile) == [(2, 3)]
     observation["carrying"] = np.int64(1 + COLOR_TO_IDX["yellow"])

@@ -51,7 +51,9 @@ def vectors() -> st.SearchStrategy[spaces.Space[Any]]:
 
 def categories() -> st.SearchStrategy[spaces.Space[Any]]:
     return st.one_of(
-        st.builds(lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 9), st.integers(-3, 3)),
+        st.builds(
+            lambda n, start: spaces.Discrete(n, start=start), st.integers(1, 9), st.integers(-3, 3)
+        ),
         st.builds(spaces.MultiDiscrete, st.lists(st.integers(1, 6), min_size=1, max_size=3)),
         st.builds(spaces.MultiBinary, st.integers(1, 4)),
     )

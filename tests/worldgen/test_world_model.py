@@ -15,7 +15,7 @@ from worldgen import Episodes, SamplerConfig, WorldModel, WorldModelConfig
 from worldgen.dynamics import DynamicsConfig
 from worldgen.dynamics_training import DynamicsTrainingConfig
 from worldgen.errors import CheckpointError, ConfigError, DatasetError, ShapeError, TrainingError
-from worldgen.tokenizer import TokenizerConfig, QuantizerConfig
+from worldgen.tokenizer import QuantizerConfig, TokenizerConfig
 from worldgen.transformer import TransformerConfig
 
 HORIZON = 20

@@ -63,7 +63,9 @@ class CategoryCodec(nn.Module):
 
     def encode_few(self, observations: np.ndarray) -> np.ndarray:
         """Values (B, ...) to codes (B, K) int64, without torch."""
-        return observations.reshape(len(observations), -1).astype(np.int64) - self._start
+        values = observations.reshape(len(observations), -1).astype(np.int64)
+        codes: np.ndarray = values - self._start
+        return codes
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, K) to values (B, ...)."""

@@ -206,11 +206,11 @@ class PatchAutoencoder(nn.Module):
         wrong = (self.table[0, codes[:, 0, 0]] != patches[:, 0]).any(-1).nonzero().flatten()
         if len(wrong):
             shape = (-1, self.modality.cell_size)
-            cells = patches[wrong, 0].unflatten(-1, shape)  # (wrong, cells, cell_size)
-            known = self.table[0].unflatten(-1, shape)  # (V, cells, cell_size)
+            cells = patches[wrong, 0].view(len(wrong), *shape)  # (wrong, cells, cell_size)
+            known = self.table[0].view(len(self.table[0]), *shape)  # (V, cells, cell_size)
             values = self.modality.features(patches[wrong, 0]) * self.rarity
             worth = values[values > 0].view(cells.shape).amax(-1)  # A value has one feature.
-            parts = zip(cells.split(_FEW), worth.split(_FEW), strict=True)
+            parts = zip(torch.split(cells, _FEW), torch.split(worth, _FEW), strict=True)
             kept = [
                 ((cell.unsqueeze(1) == known).all(-1) * each.unsqueeze(1)).sum(-1).argmax(-1)
                 for cell, each in parts
@@ -255,7 +255,9 @@ class PatchAutoencoder(nn.Module):
     @torch.no_grad()
     def embed_observations(self, observations: Tensor) -> Tensor:
         """Give what the decoder reads of (B, ...) observations: (B, patches, E)."""
-        return self._projected(observations).reshape(len(observations), self.modality.num_patches, -1)
+        return self._projected(observations).reshape(
+            len(observations), self.modality.num_patches, -1
+        )
 
     def _projected(self, observations: Tensor) -> Tensor:
         patches = self.grouped(self.modality.patchify(observations))

@@ -41,12 +41,12 @@ def plausible_patches(patches: Tensor, cell_size: int, count: int) -> Tensor:
     hashes = parts.sum(-1)
     contents, changed = [], []
     for place in range(cells.shape[1]):
-        content = cells[:, place].unique(dim=0)
+        content = torch.unique(cells[:, place], dim=0)
         replaced = (content * odd[place].to(cells.device)).sum(-1)
         changed.append((hashes - parts[:, place]).unsqueeze(1) + replaced)  # (M, contents)
         contents.append(content)
     every = torch.cat([part.flatten() for part in changed])
-    unique, inverse, neighbours = every.unique(return_inverse=True, return_counts=True)
+    unique, inverse, neighbours = torch.unique(every, return_inverse=True, return_counts=True)
     neighbours[torch.isin(unique, hashes)] = 0
     best = neighbours.argsort(descending=True, stable=True)[:count]
     best = best[neighbours[best] > 0]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from worldgen.config import Config, require
 
-__all__ = ["QuantizerConfig", "QuantizerKind", "Quantized", "Quantizer"]
+__all__ = ["Quantized", "Quantizer", "QuantizerConfig", "QuantizerKind"]
 
 QuantizerKind = Literal["vq", "fsq", "residual", "gaussian"]
 

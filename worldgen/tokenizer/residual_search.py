@@ -30,7 +30,7 @@ def search_codes(latents: Tensor, codebooks: Tensor, width: int) -> Tensor:
     Returns:
         Codes (N, G, R) int64.
     """
-    parts = [_search(part, codebooks, width) for part in latents.split(_SLICE)]
+    parts = [_search(part, codebooks, width) for part in torch.split(latents, _SLICE)]
     return torch.cat(parts) if parts else latents.new_empty(0, dtype=torch.int64)
 
 

@@ -9,6 +9,7 @@ https://arxiv.org/abs/1508.07909; over bytes, so that no word is unknown.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -65,7 +66,7 @@ class TextCodec(nn.Module):
         for row in range(len(self.merges)):
             pairs: Counter[tuple[int, int]] = Counter()
             for word, (_, count) in zip(words, counts, strict=True):
-                for pair in zip(word, word[1:], strict=False):
+                for pair in itertools.pairwise(word):
                     pairs[pair] += count
             if not pairs:
                 break
@@ -98,7 +99,7 @@ class TextCodec(nn.Module):
         return self.vectors_by_codebook()
 
     def pieces(self) -> list[str]:
-        """Give what each code in use stands for; bytes that are no character alone as \\xNN."""
+        r"""Give what each code in use stands for; bytes that are no character alone as \\xNN."""
         return [piece.decode(errors="backslashreplace") for piece in self._pieces]
 
     def encode_few(self, texts: np.ndarray) -> np.ndarray:
@@ -142,7 +143,7 @@ class TextCodec(nn.Module):
     def _checked(self, text: str) -> list[int]:
         word = [byte + 1 for byte in text.encode()]
         while len(word) > 1:
-            pairs = set(zip(word, word[1:], strict=False))
+            pairs = set(itertools.pairwise(word))
             first = min(pairs, key=lambda pair: self._rank.get(pair, _NUM_PIECES))
             if first not in self._rank:
                 break

@@ -87,7 +87,13 @@ class TokenizerConfig(Config):
             f"be at least `waveform_residuals`, {self.waveform_residuals}",
             self.max_waveform_tokens,
         )
-        names = ("hidden", "max_grid_tokens", "max_image_tokens", "max_text_tokens", "max_vector_tokens")
+        names = (
+            "hidden",
+            "max_grid_tokens",
+            "max_image_tokens",
+            "max_text_tokens",
+            "max_vector_tokens",
+        )
         for name in (*names, "waveform_residuals"):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
 
@@ -457,9 +463,7 @@ class Tokenizer(nn.Module):
             raise DatasetError("the tokenizer has not been trained: call `fit` first")
 
 
-def _build_codec(
-    path: str, leaf: spaces.Space[Any], config: TokenizerConfig
-) -> Codec:
+def _build_codec(path: str, leaf: spaces.Space[Any], config: TokenizerConfig) -> Codec:
     name = modality_name(path, leaf, config.modalities.get(path))
     if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         return CategoryCodec(leaf, config.quantizer.vector_size)
@@ -468,7 +472,8 @@ def _build_codec(
     assert isinstance(leaf, spaces.Box)
     modality: Modality
     if name == "symbolic":
-        shape = config.patch_shape or patch_shape(*leaf.shape[:2], config.max_grid_tokens)
+        height, width = leaf.shape[:2]
+        shape = config.patch_shape or patch_shape(height, width, config.max_grid_tokens)
         modality = SymbolicGrid(leaf, shape)
     elif name == "image":
         modality = Image(leaf, config.max_image_tokens)

@@ -61,7 +61,7 @@ class VectorQuantizer(nn.Module):
         if len(self.codebook) == 1:
             # In slices whose distances stay in the processor's cache.
             norms, vectors = half_norms[0], self.codebook[0].T
-            slices = latents[:, 0].split(_SLICE)
+            slices = torch.split(latents[:, 0], _SLICE)
             nearest = [_smallest(torch.addmm(norms, part, vectors, alpha=-1)) for part in slices]
             return torch.cat(nearest).unsqueeze(-1)
         grouped = latents.transpose(0, 1)  # (G, N, E)

@@ -72,7 +72,7 @@ class Waveform:
         """Undo `patchify`: window the frames' samples again, and add where they overlap."""
         self._to(patches.device)
         frames = (patches @ self._cosines.T) * self._windows  # (B, F, 2N)
-        first, second = frames.split(self.hop, dim=-1)
+        first, second = torch.split(frames, self.hop, dim=-1)
         samples = functional.pad(first, (0, 0, 0, 1)) + functional.pad(second, (0, 0, 1, 0))
         half = self.hop // 2
         return samples.flatten(1)[:, half : half + self._size]

@@ -20,7 +20,7 @@ from stable_baselines3 import DQN, PPO
 import worldgen
 from worldgen import Episodes
 from worldgen.data.environment import EnvironmentSpec, make_env
-from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, ShapeError, SpaceError
+from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, ShapeError
 from worldgen.seeding import derived_seed
 from worldgen.spaces import ROOT
 

@@ -110,7 +110,7 @@ def test_spaces_are_recognized(space: spaces.Box, declared: Any, expected: str) 
 
 
 def test_only_one_dimension_is_a_waveform() -> None:
-    with pytest.raises(SpaceError, match="cannot be 'waveform'; supported: .*waveform"):
+    with pytest.raises(SpaceError, match=r"cannot be 'waveform'; supported: .*waveform"):
         modality_name("sound", spaces.Box(-1, 1, (2, 300)), "waveform")
 
 
