@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from worldgen import Tokenizer, WorldModel, collect
 from worldgen.envs import ImaginedVecEnv, TokenObservation, VecTokenObservation
+from worldgen.envs.observation_view import standardised_vectors
 from worldgen.errors import ConfigError, SpaceError
 
 MODES = ("tokens", "embeddings", "decoded")
@@ -48,8 +49,12 @@ def test_it_shows_the_models_tokens(world):
     observation = raw.reset(seed=3)[0]
     expected = world.model.encode(batch_of_one(observation))
     np.testing.assert_array_equal(tokens.reset(seed=3)[0], expected[0])
-    np.testing.assert_array_equal(
-        vectors.reset(seed=3)[0], world.model.embed(expected).flatten().numpy()
+    tokenizer = world.model.tokenizer
+    books = zip(tokenizer.codebooks, standardised_vectors(tokenizer), strict=True)
+    by_position = [part for book, part in books for _ in range(book.num_tokens)]
+    looked_up = [part[code] for part, code in zip(by_position, expected[0], strict=True)]
+    np.testing.assert_allclose(
+        vectors.reset(seed=3)[0], torch.cat(looked_up).numpy(), rtol=1e-4, atol=1e-5
     )
     shown = batch_of_one(decoded.reset(seed=3)[0])
     np.testing.assert_equal(shown, world.model.decode(expected))

@@ -48,7 +48,11 @@ def test_a_run_leaves_everything_that_it_promises(finished):
 def test_the_report_holds_results_alone(finished):
     folder, _ = finished
     report = read(folder / "report.json")
-    assert report["environment"] == {"id": "MiniGrid-Empty-5x5-v0", "wrappers": []}
+    assert report["environment"] == {
+        "id": "MiniGrid-Empty-5x5-v0",
+        "wrappers": [],
+        "text": False,
+    }
     assert report["real_environment_steps"] == 96
     assert report["imagined_environment_steps"] == 128
     assert len(report["agent"]["returns"]) == report["random"]["episodes"] == 3

@@ -296,7 +296,7 @@ def test_text_alone_is_collected():
             return self._word(observation), *rest
 
         def _word(self, observation):
-            return str(int(np.asarray(observation).ravel()[0]))
+            return str(int(np.asarray(observation)[1]))
 
     first = collect(Speaking, 30)[0].observations["observation"]
     assert first.dtype.kind == "U"

@@ -213,7 +213,7 @@ def test_equal_seeds_give_equal_tokenizers() -> None:
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (spaces.Text(10), "Text.* is not supported; supported: image"),
+        (spaces.Graph(spaces.Discrete(2), None), "Graph.* is not supported; supported: image"),
         (spaces.Box(0, 255, (7, 7, 3), np.uint8), "could be symbols or a small picture"),
         (spaces.Sequence(spaces.Discrete(3)), "Sequence.* is not supported"),
         (spaces.Box(0, 1, (64, 64, 3)), "too large for a vector"),
