@@ -4,6 +4,7 @@ Functions:
     render: one observation of any supported space as RGB pixels.
     leaf_kind: how a leaf is drawn.
     picture: one leaf as pixels.
+    patch_picture: a patch of a grid or a picture as pixels.
     words: a categorical leaf in words.
     side_by_side: pictures in a row.
     font: the typeface of every picture that worldgen draws.
@@ -31,6 +32,7 @@ __all__ = [
     "LeafKind",
     "font",
     "leaf_kind",
+    "patch_picture",
     "picture",
     "render",
     "side_by_side",
@@ -145,6 +147,19 @@ def picture(
             return _scaled(_as_rgb(value), size)
     assert isinstance(leaf, spaces.Box)
     return _numbers(np.asarray(value, np.float64).ravel(), leaf, size)
+
+
+def patch_picture(
+    kind: LeafKind, leaf: spaces.Space[Any], patch: np.ndarray, *, size: int
+) -> np.ndarray:
+    """Draw a patch of cells or pixels (rows, columns, channels) at about `size` pixels' height.
+
+    Nothing is added that the patch does not hold, such as the agent of MiniGrid's view.
+    """
+    if kind == "minigrid":
+        facing = {(int(x), int(y)): int(patch[x, y, 2]) for x, y in _agent_cells(patch)}
+        return _tiles(patch, facing, size, highlight=not is_whole_grid(leaf))
+    return _symbols(patch, size) if kind == "symbols" else _scaled(_as_rgb(patch), size)
 
 
 def words(path: str, value: np.ndarray) -> str:

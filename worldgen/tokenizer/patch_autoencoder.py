@@ -184,6 +184,21 @@ class PatchAutoencoder(nn.Module):
         return self.modality.errors(self.modality.values(self.outputs(vectors)), standard)
 
     @torch.no_grad()
+    def patch_errors(self, decoded: Tensor, patches: Tensor) -> Tensor:
+        """How wrong decoded patches are, (B, K, P) twice: (B, K), 0 for right."""
+        pair = [self._standard(self.grouped(part)) for part in (decoded, patches)]
+        return self.modality.errors(*pair).view(patches.shape[:2])
+
+    @torch.no_grad()
+    def decode_stages(self, codes: Tensor, group: int = 0) -> Tensor:
+        """Decode the first S codes of patches of one codebook: (N, S) -> (N, P)."""
+        stages = self.quantizer.vectors()[:, group]  # (R, V, E)
+        parts = [stages[stage, codes[:, stage]] for stage in range(codes.shape[1])]
+        vectors = torch.stack(parts).sum(0)  # (N, E)
+        every = vectors.unsqueeze(1).expand(-1, self.num_codebooks, -1)
+        return self._original(self.modality.values(self.outputs(every)))[:, group]
+
+    @torch.no_grad()
     def encode(self, observations: Tensor) -> Tensor:
         """Encode (B, ...) observations to codes (B, K) int64."""
         patches = self.grouped(self.modality.patchify(observations))

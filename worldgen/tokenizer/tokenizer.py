@@ -201,6 +201,16 @@ class Tokenizer(nn.Module):
     def _codec(self, path: str) -> Codec:
         return self._by_path[path]
 
+    def codec(self, path: str) -> Codec:
+        """Give what encodes and decodes a leaf."""
+        return self._by_path[path]
+
+    def patches(self, path: str, observations: np.ndarray) -> Tensor:
+        """Cut a leaf's batch (B, ...) as it is encoded: (B, patches, P), for `PatchAutoencoder`."""
+        codec = self._by_path[path]
+        assert isinstance(codec, PatchAutoencoder)
+        return codec.modality.patchify(self._tensor(observations))
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
