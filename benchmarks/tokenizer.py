@@ -138,7 +138,8 @@ def main(config: Config) -> dict[str, Any]:
     result = {"provenance": provenance(), "pieces": pieces}
     config.output.mkdir(parents=True, exist_ok=True)
     write_json(config.output / "tokenizer.json", result)
-    (config.output / "tokenizer.md").write_text(_table(pieces) + "\n")
+    page = f"{_summary(pieces)}\n\nEach seed and quantizer:\n\n{_table(pieces)}\n"
+    (config.output / "tokenizer.md").write_text(page)
     _plot(pieces, config.output / "tokenizer.png")
     return result
 
@@ -230,6 +231,25 @@ def _row(piece: dict[str, Any]) -> list[str]:
 
 def _table(pieces: Sequence[dict[str, Any]]) -> str:
     return markdown_table(_HEADER, [_row(piece) for piece in pieces])
+
+
+def _summary(pieces: Sequence[dict[str, Any]]) -> str:
+    """Lay out the worst seed of each task with the first quantizer."""
+    default = pieces[0]["settings"]["quantizer"]
+    of_task: dict[str, list[dict[str, Any]]] = {}
+    for piece in pieces:
+        if piece["settings"]["quantizer"] == default:
+            of_task.setdefault(piece["settings"]["task"], []).append(piece)
+    rows = []
+    for found in of_task.values():
+        lowest = dict(found[0])
+        for key in ("codes_in_use_share", "exact", "worst_recall", "tiles", "psnr"):
+            if lowest.get(key) is not None:
+                lowest[key] = min(piece[key] for piece in found)
+        row = _row(lowest)
+        rows.append([row[0], str(len(found)), *row[3:11]])
+    header = [_HEADER[0], "seeds", *_HEADER[3:11]]
+    return f"`{default}`, the lowest of all seeds:\n\n{markdown_table(header, rows)}"
 
 
 def _plot(pieces: Sequence[dict[str, Any]], path: Path) -> None:
