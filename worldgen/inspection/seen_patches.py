@@ -72,16 +72,13 @@ class SeenPatches:
 
     def _hashes(self, patches: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         """Give one 64-bit number for each code and patch; equal ones have equal numbers."""
-        numbers = patches.astype(np.float64) + 0.0  # Minus zero becomes zero.
-        words = np.ascontiguousarray(numbers).view(np.uint64)
+        floats = patches.dtype.kind == "f"
+        words = (patches.astype(np.float32) + 0).view(np.int32) if floats else patches
         if self._multipliers is None:
-            draw = np.random.default_rng(0)
-            self._multipliers = draw.integers(
-                0, 2**64, (words.shape[1] + 1,), dtype=np.uint64, endpoint=False
-            ) | np.uint64(1)
-        # Products modulo 2**64 keep low bits apart only where the words differ in them, and
-        # those of small whole numbers do not: mix the high bits in first.
-        mixed = words ^ (words >> np.uint64(32))
-        mixed = (mixed * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(11)
-        hashes: np.ndarray = (mixed * self._multipliers[:-1]).sum(1, dtype=np.uint64)
-        return hashes + chosen.astype(np.uint64) * self._multipliers[-1]
+            limits = np.iinfo(np.int64)
+            self._multipliers = np.random.default_rng(0).integers(
+                limits.min, limits.max, words.shape[1] + 1
+            )
+        # Products and sums wrap around; the multipliers are random in all 64 bits.
+        hashes: np.ndarray = words.astype(np.int64) @ self._multipliers[:-1]
+        return hashes + chosen * self._multipliers[-1]

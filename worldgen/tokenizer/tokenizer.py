@@ -311,7 +311,7 @@ class Tokenizer(nn.Module):
         for path, place in self.token_slices.items():
             codec = self._codec(path)
             if batch <= _FEW and codec.encodes_few:
-                few = codec.encode_few(np.asarray(observations[path]))
+                few = codec.encode_few(_known_to_torch(np.asarray(observations[path])))
                 tokens[:, place] = torch.from_numpy(few)
                 continue
             for first in range(0, batch, _CHUNK):
@@ -447,11 +447,7 @@ class Tokenizer(nn.Module):
         """Bring an array to the device; text stays as it is."""
         if array.dtype.kind in "UO":
             return array
-        if array.dtype == np.bool_:
-            array = array.astype(np.uint8)
-        if array.dtype == np.uint16 or array.dtype == np.uint32:
-            array = array.astype(np.int64)
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        return torch.from_numpy(np.ascontiguousarray(_known_to_torch(array))).to(self.device)
 
     def _check(self, observations: Mapping[str, np.ndarray], *, fitted: bool = True) -> None:
         if fitted:
@@ -471,6 +467,15 @@ class Tokenizer(nn.Module):
     def _check_fitted(self) -> None:
         if not self.is_fitted:
             raise DatasetError("the tokenizer has not been trained: call `fit` first")
+
+
+def _known_to_torch(array: np.ndarray) -> np.ndarray:
+    """Bring dtypes for which torch has few operations to others."""
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if array.dtype == np.uint16 or array.dtype == np.uint32:
+        return array.astype(np.int64)
+    return array
 
 
 def _build_codec(path: str, leaf: spaces.Space[Any], config: TokenizerConfig) -> Codec:

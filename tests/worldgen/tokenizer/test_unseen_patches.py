@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +104,16 @@ def test_few_frames_are_encoded_as_many_are() -> None:
     tokenizer.fit(frames, gradient_steps=3)
     again = torch.cat([tokenizer.encode(frames[i : i + 1]) for i in range(100)])
     assert torch.equal(again, tokenizer.encode(frames))  # Nothing is remembered of before.
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint16, np.int8])
+def test_few_frames_of_any_integers(dtype: Any) -> None:
+    space = spaces.Box(0, 1, (3, 5), dtype)
+    frames = np.random.default_rng(0).integers(0, 2, (50, 3, 5)).astype(dtype)
+    tokenizer = Tokenizer.for_space(space, device="cpu")
+    tokenizer.fit(frames, gradient_steps=200)
+    assert np.array_equal(tokenizer.reconstruct(frames[:1]), frames[:1])
+    assert torch.equal(tokenizer.encode(frames[:1]), tokenizer.encode(frames)[:1])
 
 
 @pytest.mark.parametrize(
