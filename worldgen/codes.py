@@ -26,6 +26,8 @@ _FIRST_WIDTH = 0.1
 _SMALLEST_WIDTH = 0.003
 _FREE_STD = 0.1
 _HEAD_STD = 0.02
+_UNSEEN = -12.0
+"""Added to the logits of codes that do not occur in the data."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class CodePort(nn.Module):
         """Take the tokenizer's description (V, F) of the codes."""
         self.contents.copy_(contents)
 
+    def set_seen(self, codes: Tensor) -> None:
+        """Take note of the codes that occur in the data; not needed here."""
+
     @abstractmethod
     def table(self) -> Tensor:
         """Embed all codes: (V, D)."""
@@ -89,6 +94,8 @@ class CodePort(nn.Module):
 class NamePort(CodePort):
     """Codes that stand for patches or categories, described by features of their content."""
 
+    unseen: Tensor
+
     def __init__(self, codebook: Codebook, width: int) -> None:
         super().__init__(codebook, width)
         self.read = nn.Linear(codebook.num_features, width)
@@ -98,6 +105,16 @@ class NamePort(CodePort):
         for layer in (self.write, self.free_logits):
             nn.init.normal_(layer.weight, std=_HEAD_STD)
             nn.init.zeros_(layer.bias)
+        self.register_buffer("unseen", torch.zeros(codebook.size))
+
+    @torch.no_grad()
+    def set_seen(self, codes: Tensor) -> None:
+        """Hold back the codes that are not among `codes`, any shape of int64.
+
+        A tokenizer has codes for patches that were not seen, each much like one that was.
+        """
+        self.unseen.fill_(_UNSEEN)
+        self.unseen[torch.unique(codes)] = 0.0
 
     def table(self) -> Tensor:
         """Embed by content, with a free part."""
@@ -107,7 +124,8 @@ class NamePort(CodePort):
     def logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
         """Score by content, summed over its features, with a free part."""
         by_content: Tensor = self.write(hidden) @ self.contents.to(hidden.dtype).T
-        free: Tensor = self.free_logits(hidden)
+        layer = self.free_logits
+        free = nn.functional.linear(hidden, layer.weight, layer.bias + self.unseen)
         return by_content + free
 
 

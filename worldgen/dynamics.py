@@ -109,6 +109,11 @@ class Dynamics(nn.Module):
             assert isinstance(port, CodePort)
             port.set_contents(part)
 
+    def set_seen_codes(self, tokens: Tensor) -> None:
+        """Take note of the codes that occur in the data's tokens (N, K)."""
+        for port in self._ports():
+            port.set_seen(tokens[:, port.codebook.tokens])
+
     def token_table(self) -> Tensor:
         """Embed all codes of all codebooks: (codes, D); once a pass, for all its frames."""
         return torch.cat([port.table() for port in self._ports()])

@@ -61,6 +61,7 @@ def fit_world_model(
     metrics = _fit_tokenizer(model, episodes, tokenizer_steps, seed, progress, log)
     model.dynamics.set_code_contents(model.tokenizer.code_contents())
     dataset = model.dataset(episodes)
+    model.dynamics.set_seen_codes(dataset.tokens)
     model.dynamics.two_hot.restrict(dataset.rewards)
     generator = torch.Generator(model.device).manual_seed(seed)
     with Progress("dynamics", dynamics_steps, enabled=progress, unit="gradient steps") as bar:

@@ -46,3 +46,17 @@ def test_names_that_share_content_share_scores() -> None:
     assert torch.allclose(
         without_bias[..., 3], without_bias[..., 0] + without_bias[..., 1], atol=1e-5
     )
+
+
+def test_codes_that_do_not_occur_are_held_back() -> None:
+    port = make_port(Codebook(4, 0, 2, 3, numbers=False), 8)
+    port.set_contents(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
+    hidden = torch.randn(50, 2, 8, generator=torch.Generator().manual_seed(1))
+    previous = torch.zeros(50, 2, dtype=torch.int64)
+    before = port.logits(hidden, previous)
+    port.set_seen(torch.tensor([[0, 2], [2, 2]]))
+    after = port.logits(hidden, previous)
+    assert torch.allclose(after[..., [0, 2]], before[..., [0, 2]])
+    assert after.softmax(-1)[..., [1, 3]].max() < 1e-3
+    port.set_seen(torch.arange(4))
+    assert torch.allclose(port.logits(hidden, previous), before)
