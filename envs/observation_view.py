@@ -11,7 +11,6 @@ Functions:
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +19,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from worldgen.checkpoint import folder_kind
 from worldgen.config import require
 from worldgen.errors import ConfigError
 from worldgen.spaces import ROOT, flatten
@@ -134,18 +134,9 @@ def load_tokenizer(source: Tokenizer | WorldModel | str | Path) -> Tokenizer:
     if isinstance(source, WorldModel):
         return source.tokenizer
     if isinstance(source, str | Path):
-        if _kind(Path(source)) == "tokenizer":
+        if folder_kind(source) == "tokenizer":
             return Tokenizer.load(source)
         return WorldModel.load(source).tokenizer
     raise ConfigError(
         f"`model` must be a WorldModel, a Tokenizer or a path, got {type(source).__name__}"
     )
-
-
-def _kind(folder: Path) -> str | None:
-    """Read which kind of model a folder holds; what is wrong with it, loading will say."""
-    try:
-        description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return description.get("kind") if isinstance(description, dict) else None

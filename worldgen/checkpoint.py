@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     save_folder, load_folder: write and read one.
+    folder_kind: which kind of model a folder holds.
     write_atomically: flush to a temporary name, then rename.
     write_json: likewise, for JSON.
 """
@@ -31,6 +32,7 @@ from worldgen.version import __version__
 __all__ = [
     "FORMAT_VERSION",
     "Folder",
+    "folder_kind",
     "load_folder",
     "save_folder",
     "write_atomically",
@@ -198,3 +200,12 @@ def load_folder(path: str | Path, kind: str, names: tuple[str, ...]) -> Folder:
             f"worldgen reads {FORMAT_VERSION}"
         )
     return Folder(path, description, tensors)
+
+
+def folder_kind(path: str | Path) -> str | None:
+    """Read which kind of model a folder holds; None where `load_folder` will say what is wrong."""
+    try:
+        description = json.loads((Path(path) / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return description.get("kind") if isinstance(description, dict) else None

@@ -21,8 +21,10 @@ from worldgen import spaces as space_tools
 from worldgen.data.episode import Episode
 from worldgen.dynamics_training import train_dynamics
 from worldgen.errors import DatasetError
+from worldgen.inspection import log_codes
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
+from worldgen.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -108,6 +110,7 @@ def _fit_tokenizer(
                 on_gradient_step=on_gradient_step,
             )
         kept = _kept_share(model, episodes)
+        log.write_codes(model.tokenizer, episodes)
     return {"tokenizer/kept_frames": kept}
 
 
@@ -189,6 +192,11 @@ class _Log:
                 self._writer.add_scalar(name, value, self._count)
         if self._on_log is not None:
             self._on_log(self._count, values)
+
+    def write_codes(self, tokenizer: Tokenizer, episodes: Sequence[Episode]) -> None:
+        """Show in TensorBoard what the codes stand for and how often they are used."""
+        if self._writer is not None:
+            log_codes(self._writer, tokenizer, episodes, self._count)
 
     def close(self) -> None:
         if self._writer is not None:

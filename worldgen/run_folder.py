@@ -29,7 +29,7 @@ __all__ = ["RunFolder", "read_json"]
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "minigrid", "safetensors")
 _FILES = ("config.json", "agent.zip", "report.json", "timings.json", "stages.json", "run.json")
-_FOLDERS = ("episodes", "held_out", "model", "films", "tensorboard")
+_FOLDERS = ("episodes", "held_out", "model", "films", "tensorboard", "codes")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Dreams as TensorBoard pictures while a run trains.
+"""Dreams and codes as TensorBoard pictures while a run trains.
 
 Classes:
-    DreamLog: real above imagined, after each fit.
+    DreamLog: real above imagined, after each fit; the codes where they are new.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from worldgen.agents import DreamPPO
 from worldgen.evaluation import best_moment, dream_along, dream_strip
+from worldgen.inspection import log_codes
 
 __all__ = ["DreamLog"]
 
@@ -21,7 +23,7 @@ _NEWEST_EPISODES = 50
 
 
 class DreamLog:
-    """Write a strip of frames of one dream beside reality after each fit.
+    """Write a strip of frames of one dream beside reality after each fit, and new codes.
 
     Args:
         path: TensorBoard folder of the run.
@@ -30,6 +32,7 @@ class DreamLog:
     def __init__(self, path: Path) -> None:
         self._path = path / "dreams"
         self._writer: SummaryWriter | None = None
+        self._vectors: torch.Tensor | None = None
 
     def write(self, agent: DreamPPO) -> None:
         """Dream along the best of the agent's newest episodes."""
@@ -45,6 +48,10 @@ class DreamLog:
         share = float(np.mean(~dream.differs))
         self._writer.add_scalar("dream/frames_without_visible_difference", share, real_steps)
         self._writer.flush()
+        vectors = torch.cat(model.tokenizer.codebook_vectors())
+        if self._vectors is None or not torch.equal(vectors, self._vectors):
+            log_codes(self._writer, model.tokenizer, newest, real_steps)
+            self._vectors = vectors.clone()
 
     def close(self) -> None:
         """Close the event file."""

@@ -2,6 +2,7 @@
 
 Functions:
     load_model: from a model folder or a run folder.
+    load_tokenizer: likewise, or from a tokenizer's own folder.
     find_agent: the agent beside a model, where there is one.
     find_held_out: the held-out episodes beside a model, where there are any.
     sampler_of: a model's sampler with another number of denoising steps.
@@ -12,11 +13,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from worldgen.checkpoint import folder_kind
 from worldgen.diffusion.masked_diffusion import SamplerConfig
 from worldgen.run_folder import RunFolder
+from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
 
-__all__ = ["find_agent", "find_held_out", "load_model", "sampler_of"]
+__all__ = ["find_agent", "find_held_out", "load_model", "load_tokenizer", "sampler_of"]
 
 
 def load_model(path: Path, device: str) -> WorldModel:
@@ -27,6 +30,20 @@ def load_model(path: Path, device: str) -> WorldModel:
     """
     run = RunFolder(path)
     return WorldModel.load(run.model if run.record.is_file() else path, device=device)
+
+
+def load_tokenizer(path: Path, device: str) -> tuple[Tokenizer, WorldModel | None]:
+    """Load the tokenizer of a tokenizer's folder, or the model of another and its tokenizer.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    run = RunFolder(path)
+    folder = run.model if run.record.is_file() else path
+    if folder_kind(folder) == "tokenizer":
+        return Tokenizer.load(folder, device=device), None
+    model = WorldModel.load(folder, device=device)
+    return model.tokenizer, model
 
 
 def find_agent(path: Path) -> Path | None:

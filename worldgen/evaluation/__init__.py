@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from worldgen.evaluation.code_atlas import write_code_atlas
 from worldgen.evaluation.fidelity import evaluate
 from worldgen.evaluation.film import Film, best_moment, dream_film, dream_strip
 from worldgen.evaluation.paired_dream import PairedDream, dream_along
@@ -11,6 +12,7 @@ from worldgen.evaluation.report import (
     FidelityReport,
     HorizonFidelity,
 )
+from worldgen.evaluation.token_film import token_film, token_frame
 
 __all__ = [
     "Agreement",
@@ -24,4 +26,7 @@ __all__ = [
     "dream_film",
     "dream_strip",
     "evaluate",
+    "token_film",
+    "token_frame",
+    "write_code_atlas",
 ]

@@ -81,4 +81,5 @@ class SeenPatches:
             )
         # Products and sums wrap around; the multipliers are random in all 64 bits.
         hashes: np.ndarray = words.astype(np.int64) @ self._multipliers[:-1]
-        return hashes + chosen * self._multipliers[-1]
+        with_code: np.ndarray = hashes + chosen * self._multipliers[-1]
+        return with_code

@@ -45,7 +45,7 @@ class Image:
         while math.ceil(height / patch) * math.ceil(width / patch) > max_tokens:
             patch += _PATCH_MULTIPLE
         self._patch = patch
-        self.patch_shape = (patch, patch)
+        self.patch_shape: tuple[int, ...] = (patch, patch)
         self._grid = (math.ceil(height / patch), math.ceil(width / patch))
         self.num_patches = self._grid[0] * self._grid[1]
         self.num_features = self.num_outputs = patch * patch * self._channels

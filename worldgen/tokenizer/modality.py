@@ -55,6 +55,8 @@ class Modality(Protocol):
     features_describe: bool
     """True: the features of its decoded patch say what a code stands for; False: its code
     vector has to."""
+    patch_shape: tuple[int, ...]
+    """Shape of a patch, without channels: rows and columns of cells or pixels, or numbers."""
     cell_size: int
     """Values of a cell, for patches that are made of cells of symbols; 0 for others."""
 

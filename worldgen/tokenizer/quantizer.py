@@ -45,8 +45,8 @@ class QuantizerConfig(Config):
     num_residuals: int = 2
     """R of "residual", codes a patch."""
     search_width: int = 1
-    """Beginnings that "residual" keeps in its search for codes; 1 takes the nearest code of each
-    stage (the paper)."""
+    """Beginnings that "residual" keeps when it searches for codes; 1 takes the nearest code of
+    each stage (the paper), as training always does."""
     levels: tuple[int, ...] = (8, 8, 8)
     """Values of each entry of a code of "fsq"; their product is V (the paper: 8, 6, 5 for
     2**8 codes, 8, 5, 5, 5 for 2**10)."""

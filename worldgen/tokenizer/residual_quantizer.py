@@ -43,13 +43,17 @@ class ResidualQuantizer(nn.Module):
         return cast(list[VectorQuantizer], list(self.stages))
 
     def encode(self, latents: Tensor) -> Tensor:
-        """Give the nearest codes, stage by stage or by search: (N, G, E) -> (N, G, R) int64.
+        """Give the codes of latents, (N, G, E) -> (N, G, R) int64, by search where it is asked.
 
         Raises:
             ShapeError: If the last two dimensions are not (G, E).
         """
         if self._search_width > 1 and len(self.stages) > 1:
             return search_codes(latents, self.vectors(), self._search_width)
+        return self._nearest(latents)
+
+    def _nearest(self, latents: Tensor) -> Tensor:
+        """Give the nearest codes stage by stage: (N, G, R)."""
         codes, rest = [], latents
         for stage in self._stages():
             codes.append(stage.encode(rest))
@@ -68,7 +72,7 @@ class ResidualQuantizer(nn.Module):
 
     def forward(self, latents: Tensor, generator: torch.Generator | None = None) -> Quantized:
         """Quantize with a straight-through gradient (Eq. 3 of the VQ-VAE)."""
-        codes = self.encode(latents.detach())
+        codes = self._nearest(latents.detach())  # Searching here too is slow and gains nothing.
         vectors = self.decode(codes)
         loss = self._commitment * (latents - vectors).square().mean(-1)
         return Quantized(codes, latents + (vectors - latents).detach(), loss)

@@ -58,7 +58,7 @@ class SymbolicGrid:
     def __init__(self, space: spaces.Box, shape: tuple[int, int]) -> None:
         self._shape = space.shape
         height, width, channels = (*space.shape, 1)[:3]
-        self.patch_shape = shape
+        self.patch_shape: tuple[int, ...] = shape
         self.cell_size = channels
         self.grid = (math.ceil(height / shape[0]), math.ceil(width / shape[1]))
         self.num_patches = self.grid[0] * self.grid[1]

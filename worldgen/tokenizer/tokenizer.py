@@ -48,6 +48,8 @@ _CHUNK = 1024
 _FEW = 32
 """Most frames that are encoded by memory."""
 _LARGEST_SYMBOL = 15
+_WAVEFORM_SEARCH = 4
+"""Least `search_width` of a waveform's quantizer, worth about half a decibel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -508,6 +510,7 @@ def _build_waveform_codec(leaf: spaces.Box, config: TokenizerConfig) -> PatchAut
         kind="gaussian" if kind == "gaussian" else "residual",
         dim=modality.num_features,
         num_residuals=config.waveform_residuals,
+        search_width=max(config.quantizer.search_width, _WAVEFORM_SEARCH),
     )
     return PatchAutoencoder(modality, config.hidden, quantizer)
 

@@ -48,6 +48,7 @@ class Vector:
         group = math.ceil(self._size / max_tokens)
         self.num_patches = math.ceil(self._size / group)
         self.num_features = self.num_outputs = group
+        self.patch_shape: tuple[int, ...] = (group,)
 
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, ...) vectors into (B, K, P) float32."""

@@ -56,6 +56,7 @@ class Waveform:
             self.hop *= 2
         self.num_patches = math.ceil(self._size / self.hop)
         self.num_features = self.num_outputs = self.hop
+        self.patch_shape: tuple[int, ...] = (self.hop,)
         self._cosines = _cosines(self.hop)
         self._windows = _windows(self.num_patches, self.hop)
 
