@@ -51,7 +51,7 @@ def test_dreams_of_a_determined_world_are_exactly_right() -> None:
     )
     episodes = worldgen.collect(GridWorld, 40_000, seed=0, progress=False)
     model = WorldModel.for_env(GridWorld, config=config, device="cpu")
-    model.fit(episodes, dynamics_steps=1000, progress=False)
+    model.fit(episodes, dynamics_steps=1500, progress=False)
 
     held_out = worldgen.collect(GridWorld, 3_000, seed=1_000_000, progress=False)
     moments = [(i, t) for i, e in enumerate(held_out) for t in range(0, len(e), 7)][:256]

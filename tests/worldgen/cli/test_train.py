@@ -94,7 +94,7 @@ def test_tensorboard_gets_scalars_and_dreams(finished):
         images |= set(accumulator.Tags()["images"])
     assert {"dream/ep_rew_mean", "fidelity/exact_by_horizon"} <= scalars
     assert any(name.startswith("model/dynamics") for name in scalars)
-    assert images == {"dream/real_above_imagined"}
+    assert images == {"dream/real_above_imagined", "atlas/direction", "atlas/image"}
 
 
 def test_equal_seeds_give_equal_reports(train, finished, tmp_path):
