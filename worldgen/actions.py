@@ -104,6 +104,7 @@ class ActionEmbedding(nn.Module):
     def __init__(self, codec: ActionCodec, width: int) -> None:
         super().__init__()
         self._discrete = codec.sizes is not None
+        self.num_dims = codec.num_dims
         self.none = nn.Parameter(torch.randn(width) * 0.02)
         if codec.sizes is not None:
             sizes = torch.tensor(codec.sizes) + 1

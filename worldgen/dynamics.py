@@ -3,8 +3,11 @@
 Classes:
     DynamicsConfig, Dynamics, Prediction.
 
-A frame is a block of K + 1 tokens: first the action that led to it, then its K tokens. The
-first one's output says the transition's reward and termination.
+A frame is a block of K + 1 tokens: first the action that is taken in it, then its K tokens. Each
+token's output predicts the token at the same place in the next frame, the action's the
+transition's reward and termination. That is the first denoising pass, from a next frame that is
+all masked. Further passes are *drafts*: the same inputs, and beside them the tokens of the next
+frame that are known by now.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from worldgen.codes import Codebook, CodePort, make_port
 from worldgen.config import Config, require
 from worldgen.data.token_dataset import Windows
 from worldgen.device import Precision, resolve_precision
-from worldgen.transformer import Transformer, TransformerConfig, block_diffusion_mask
+from worldgen.transformer import Transformer, TransformerConfig, visible_past
 from worldgen.two_hot import TwoHot
 
 __all__ = ["Dynamics", "DynamicsConfig", "Prediction"]
@@ -45,7 +48,7 @@ class DynamicsConfig(Config):
 
 
 class Prediction(NamedTuple):
-    """What the network says of noised frames; "..." are leading dimensions."""
+    """What the network says of next frames; "..." are leading dimensions."""
 
     token_logits: Tensor
     """(..., K, V), -inf at codes that a position does not have."""
@@ -85,7 +88,7 @@ class Dynamics(nn.Module):
         self.action_embedding = ActionEmbedding(codec, width)
         self.mask_vector = nn.Parameter(torch.randn(width) * 0.02)
         self.positions = nn.Parameter(torch.randn(self.frame_size, width) * 0.5)
-        self.streams = nn.Parameter(torch.randn(2, width) * 0.02)
+        self.read_draft = nn.Linear(width, width)
         self.transformer = Transformer(config.transformer, config.context)
         self.two_hot = TwoHot()
         self.reward_head = nn.Linear(width, self.two_hot.num_bins)
@@ -96,7 +99,6 @@ class Dynamics(nn.Module):
         with torch.no_grad():  # most transitions bring neither reward nor termination
             self.reward_head.bias[self.two_hot.num_bins // 2] = 5.0
             self.termination_head.bias.fill_(-4.0)
-        self._masks: dict[int, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -118,36 +120,39 @@ class Dynamics(nn.Module):
         """Embed all codes of all codebooks: (codes, D); once a pass, for all its frames."""
         return torch.cat([port.table() for port in self._ports()])
 
-    def embed(
-        self,
-        table: Tensor,
-        tokens: Tensor,
-        actions: Tensor,
-        *,
-        masked: Tensor | None,
-        noised: bool,
-    ) -> Tensor:
-        """Embed frames.
+    def embed(self, table: Tensor, tokens: Tensor, actions: Tensor) -> Tensor:
+        """Embed clean frames.
 
         Args:
             table: What `token_table` gave.
             tokens: (..., K) int64.
-            actions: (..., A) encoded, that led to each frame.
-            masked: (..., K) bool, tokens hidden from the network; None hides none.
-            noised: Whether these are frames in the making.
+            actions: (..., A) encoded, taken in each frame: it leads to the next.
 
         Returns:
             (..., K + 1, D).
         """
         embedded = nn.functional.embedding(tokens + self.token_offsets, table)
-        if masked is not None:
-            embedded = torch.where(masked.unsqueeze(-1), self.mask_vector, embedded)
         action = self.action_embedding(actions).unsqueeze(-2)
-        frame = torch.cat([action, embedded + action], -2)
-        return frame + self.positions + self.streams[int(noised)]
+        return torch.cat([action, embedded + action], -2) + self.positions
+
+    def embed_drafts(self, table: Tensor, clean: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
+        """Embed drafts of next frames.
+
+        Args:
+            table: What `token_table` gave.
+            clean: (..., K + 1, D), what `embed` gave for the frames before.
+            tokens: (..., K) int64, of the next frames.
+            masked: (..., K) bool, those that are hidden from the network.
+
+        Returns:
+            (..., K + 1, D).
+        """
+        known = nn.functional.embedding(tokens + self.token_offsets, self.read_draft(table))
+        known = torch.where(masked.unsqueeze(-1), self.mask_vector.to(known.dtype), known)
+        return clean + nn.functional.pad(known, (0, 0, 1, 0))
 
     def read_out(self, hidden: Tensor, previous: Tensor) -> Prediction:
-        """Turn the outputs of noised frames into predictions.
+        """Turn outputs into predictions of next frames.
 
         Args:
             hidden: (..., K + 1, D).
@@ -176,36 +181,37 @@ class Dynamics(nn.Module):
             assert isinstance(port, CodePort)
             yield port
 
-    def forward(self, windows: Windows, clean_tokens: Tensor, masked: Tensor) -> Prediction:
+    def forward(
+        self, windows: Windows, past: Tensor, masked: Tensor | None = None
+    ) -> tuple[Prediction, Prediction | None]:
         """Predict frames 1..T-1 of training windows, each from its clean past.
 
         Args:
             windows: B windows of T frames.
-            clean_tokens: (B, T, K), what the network sees as the past (may be corrupted).
-            masked: (B, T - 1, K) bool, hidden tokens of frames 1..T-1.
+            past: (B, T, K), the tokens that the network sees as the past (may be corrupted).
+            masked: (R, T - 1, K) bool, hidden tokens of frames 1..T-1 in drafts of the first R
+                windows; None makes no drafts.
 
         Returns:
-            Leading dimensions (B, T - 1).
+            Predictions (B, T - 1) of the first pass, and those (R, T - 1) of the drafts.
         """
+        previous = past[:, :-1]
         with self.autocast():
             table = self.token_table()
-            clean = self.embed(
-                table, clean_tokens[:, :-1], windows.actions[:, :-1], masked=None, noised=False
-            )
-            noised = self.embed(
-                table, windows.tokens[:, 1:], windows.actions[:, 1:], masked=masked, noised=True
-            )
-            hidden = self.transformer(clean, noised, self._mask(clean.shape[1]))
-            return self.read_out(hidden, clean_tokens[:, :-1])
+            clean = self.embed(table, previous, windows.actions[:, 1:])
+            drafts = None
+            if masked is not None:
+                count = len(masked)
+                drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
+            sees = visible_past(windows.episode[:, :-1], self.config.context)
+            hidden, made = self.transformer(clean, sees, drafts)
+            first = self.read_out(hidden, previous)
+            if made is None:
+                return first, None
+            return first, self.read_out(made, previous[: len(made)])
 
     def autocast(self) -> torch.autocast:
         """Compute inside this block in the configured precision."""
         device = self.device
         dtype = resolve_precision(self.config.precision, device)
         return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)
-
-    def _mask(self, num_frames: int) -> Tensor:
-        if num_frames not in self._masks:
-            mask = block_diffusion_mask(num_frames, self.frame_size, self.config.context)
-            self._masks[num_frames] = mask.to(self.device)
-        return self._masks[num_frames]

@@ -1,7 +1,7 @@
 """Training of the dynamics on windows of tokenized episodes.
 
 Classes:
-    DynamicsTrainingConfig, DynamicsTrainer.
+    DynamicsTrainingConfig, DynamicsLoss, DynamicsTrainer.
 
 Functions:
     dynamics_loss: the loss of one batch, a pure function of prediction and target.
@@ -9,9 +9,11 @@ Functions:
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +26,12 @@ from worldgen.dynamics import Dynamics, Prediction
 from worldgen.errors import TrainingError
 from worldgen.two_hot import TwoHot
 
-__all__ = ["DynamicsTrainingConfig", "dynamics_loss", "train_dynamics"]
+__all__ = ["DynamicsLoss", "DynamicsTrainer", "DynamicsTrainingConfig", "dynamics_loss"]
+
+_WARM_UP = 50
+"""Gradient steps in which the rate rises."""
+_UNCHECKED_STEPS = 20
+"""Gradient steps between two looks at the losses on a GPU, where each look waits for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +45,22 @@ class DynamicsTrainingConfig(Config):
     window: int = 0
     """T, frames of a window; 0 means 2 C, so that all of a context has a past of its own."""
     learning_rate: float = 2e-3
-    """Peak of AdamW's rate; it warms up and falls along a cosine in each call of `fit`."""
+    """Peak of the rate; it warms up and falls along a cosine in each call of `fit`."""
     final_rate: float = 0.05
     """Rate at the end, as a share of the peak."""
     weight_decay: float = 0.01
-    """Of AdamW."""
+    """Decoupled from the gradient."""
     max_gradient_norm: float = 1.0
     """Gradients are scaled down to this norm."""
+    ema_decay: float = 0.995
+    """Of the moving average of the weights, which is what a fit leaves behind."""
     event_share: float = 0.25
     """Share of windows placed around rewarding or terminating transitions."""
-    full_mask_share: float = 0.75
-    """Share of frames that are masked whole."""
+    hard_share: float = 0.5
+    """Share of windows placed around transitions whose loss was high when last seen."""
+    draft_share: float = 0.25
+    """Share of windows in which partly known next frames are refined as well, as in the second
+    and further denoising passes."""
     corrupted_share: float = 0.03
     """Mean share of past tokens replaced by tokens of other frames, so that dreams survive
     their own mistakes."""
@@ -60,9 +72,12 @@ class DynamicsTrainingConfig(Config):
         require(self.window != 1, "window", "be 0 or at least 2", self.window)
         require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
         require(self.learning_rate > 0, "learning_rate", "be over 0", self.learning_rate)
-        for name in ("event_share", "full_mask_share", "corrupted_share", "final_rate"):
+        require(0 <= self.ema_decay < 1, "ema_decay", "be in [0, 1)", self.ema_decay)
+        for name in ("event_share", "hard_share", "draft_share", "corrupted_share", "final_rate"):
             value = getattr(self, name)
             require(0 <= value <= 1, name, "be in [0, 1]", value)
+        share = self.event_share + self.hard_share
+        require(share <= 1, "event_share + hard_share", "be at most 1", share)
 
 
 @dataclass(frozen=True)
@@ -70,36 +85,75 @@ class DynamicsLoss:
     """Parts of the loss, scalars; `total` is what is minimised."""
 
     tokens: Tensor
-    """Cross-entropy of masked tokens, in nats a token."""
+    """Cross-entropy of the tokens from a next frame that is all masked, in nats a token."""
+    drafts: Tensor
+    """Cross-entropy of the masked tokens of drafts, in nats a token."""
     reward: Tensor
     """Cross-entropy of the reward's bins, in nats a transition."""
     termination: Tensor
     """Binary cross-entropy, in nats a transition."""
+    transitions: Tensor
+    """(B, T - 1) float32: tokens, summed, and termination of each transition. The reward is left
+    out: its size may depend on what no observation shows, and would then never be learned."""
 
     @property
     def total(self) -> Tensor:
         """Sum of the parts."""
-        return self.tokens + self.reward + self.termination
+        return self.tokens + self.drafts + self.reward + self.termination
 
 
 def dynamics_loss(
-    prediction: Prediction, windows: Windows, masked: Tensor, two_hot: TwoHot
+    first: Prediction,
+    drafts: Prediction | None,
+    windows: Windows,
+    masked: Tensor | None,
+    two_hot: TwoHot,
 ) -> DynamicsLoss:
     """Score predictions of frames 1..T-1.
 
+    Means are over all places, those with nothing to predict (an episode's first frames) counting
+    as 0: so a batch's loss is the mean of the losses of its parts.
+
     Args:
-        prediction: Leading dimensions (B, T - 1).
-        windows: The targets, T frames.
-        masked: (B, T - 1, K) bool, the tokens to score.
+        first: (B, T - 1), of the first pass.
+        drafts: (R, T - 1), of drafts of the first R windows.
+        windows: The targets, B windows of T frames.
+        masked: (R, T - 1, K) bool, the tokens of the drafts to score.
         two_hot: Of the reward head.
     """
-    valid = windows.valid[:, 1:]
-    scored = masked & valid.unsqueeze(-1)
-    cross_entropy = functional.cross_entropy(
-        prediction.token_logits.float().flatten(0, 2),
-        windows.tokens[:, 1:].flatten(),
-        reduction="none",
-    ).view_as(scored)
+    follows = windows.follows
+    tokens = _cross_entropy(first, windows.tokens[:, 1:])
+    reward, termination = _outcome_losses(first, windows, two_hot)
+    transitions = tokens.sum(-1) + termination
+    made = tokens.new_zeros(())
+    if drafts is not None and masked is not None:
+        part = windows.rows(slice(len(masked)))
+        scored = masked & part.follows.unsqueeze(-1)
+        by_token = _cross_entropy(drafts, part.tokens[:, 1:]) * scored
+        # A mean over the masked tokens of each frame, whatever their number.
+        by_frame = by_token.sum(-1) / masked.sum(-1)
+        outcomes = sum(_outcome_losses(drafts, part, two_hot))
+        by_window = (by_frame + outcomes * part.follows).mean(1)
+        made = by_window.sum() / len(follows)
+    return DynamicsLoss(
+        (tokens.mean(-1) * follows).mean(),
+        made,
+        (reward * follows).mean(),
+        (termination * follows).mean(),
+        (transitions * follows).detach(),
+    )
+
+
+def _cross_entropy(prediction: Prediction, tokens: Tensor) -> Tensor:
+    return functional.cross_entropy(
+        prediction.token_logits.float().flatten(0, 2), tokens.flatten(), reduction="none"
+    ).view(tokens.shape)
+
+
+def _outcome_losses(
+    prediction: Prediction, windows: Windows, two_hot: TwoHot
+) -> tuple[Tensor, Tensor]:
+    """Losses of reward and termination, (B, T - 1) each."""
     reward = -(
         two_hot.encode(windows.rewards[:, 1:]) * prediction.reward_logits.float().log_softmax(-1)
     ).sum(-1)
@@ -108,96 +162,175 @@ def dynamics_loss(
         windows.terminated[:, 1:].float(),
         reduction="none",
     )
-    return DynamicsLoss(
-        _masked_mean(cross_entropy, scored),
-        _masked_mean(reward, valid),
-        _masked_mean(termination, valid),
-    )
+    return reward, termination
 
 
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+class DynamicsTrainer:
+    """Train a network for a number of gradient steps; may be saved at any of them.
 
-
-def train_dynamics(
-    dynamics: Dynamics,
-    dataset: TokenDataset,
-    config: DynamicsTrainingConfig,
-    gradient_steps: int,
-    generator: torch.Generator,
-    on_gradient_step: Callable[[dict[str, float]], None],
-) -> dict[str, float]:
-    """Train for some gradient steps, in place.
+    Transformer matrices are moved by Muon (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon/), everything else by AdamW.
 
     Args:
-        dynamics: The network.
+        dynamics: The network, trained in place.
         dataset: Where windows are drawn from.
         config: How.
-        gradient_steps: How many.
+        gradient_steps: How many in all.
         generator: Of windows, masks and corruption; on the network's device.
-        on_gradient_step: Called with the losses after each gradient step.
 
-    Returns:
-        Mean losses over the last tenth of the gradient steps.
-
-    Raises:
-        TrainingError: If the loss is not finite.
+    Attributes:
+        gradient_step: How many are done.
     """
-    parameters = [p for p in dynamics.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda index: _rate(index, gradient_steps, config.final_rate)
-    )
-    history: list[dict[str, float]] = []
-    dynamics.train()
-    for _ in range(gradient_steps):
-        losses = _gradient_step(dynamics, dataset, config, optimizer, parameters, generator)
-        schedule.step()
-        history.append(losses)
-        on_gradient_step(losses)
-    dynamics.eval()
-    tail = history[-max(1, gradient_steps // 10) :]
-    return {name: sum(x[name] for x in tail) / len(tail) for name in (tail[0] if tail else {})}
+
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        dataset: TokenDataset,
+        config: DynamicsTrainingConfig,
+        gradient_steps: int,
+        generator: torch.Generator,
+    ) -> None:
+        self.dynamics, self.dataset, self.config = dynamics, dataset, config
+        self.gradient_steps, self.generator = gradient_steps, generator
+        self.gradient_step = 0
+        self._parameters = [p for p in dynamics.parameters() if p.requires_grad]
+        self._average = [p.detach().clone() for p in self._parameters]
+        self._optimizers = _optimizers(dynamics, config)
+        self._unchecked: list[Tensor] = []
+        self._good = copy.deepcopy(dynamics.state_dict())
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all gradient steps are done."""
+        return self.gradient_step >= self.gradient_steps
+
+    def step(self) -> dict[str, Tensor]:
+        """Make one gradient step; gives its losses as scalars on the device.
+
+        Raises:
+            TrainingError: If a loss is not finite; the weights are then the last good ones.
+        """
+        self.dynamics.train()
+        windows, masked, past = self._draw()
+        first, drafts = self.dynamics(windows, past, masked)
+        loss = dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
+        self.dataset.set_priority(windows, loss.transitions)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
+        self._check(loss.total.detach())
+        rate = self.config.learning_rate * _rate(
+            self.gradient_step, self.gradient_steps, self.config.final_rate
+        )
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        self.gradient_step += 1
+        self._follow()
+        return {
+            "token_loss": loss.tokens.detach(),
+            "draft_loss": loss.drafts.detach(),
+            "reward_loss": loss.reward.detach(),
+            "termination_loss": loss.termination.detach(),
+        }
+
+    def _draw(self) -> tuple[Windows, Tensor | None, Tensor]:
+        """Draw windows, masks of drafts, and the past as the network is to see it."""
+        config, network = self.config, self.dynamics
+        length = config.window or 2 * network.config.context
+        windows = self.dataset.sample_windows(
+            config.batch_size,
+            length,
+            event_share=config.event_share,
+            hard_share=config.hard_share,
+            generator=self.generator,
+        )
+        count = round(config.batch_size * config.draft_share)
+        masked = None
+        if count:
+            shape = (count, length - 1, network.num_tokens)
+            masked = mask_tokens(shape, self.generator)
+        return windows, masked, _corrupt(windows.tokens, config.corrupted_share, self.generator)
+
+    def _follow(self) -> None:
+        """Move the average of the weights; it starts fast."""
+        decay = min(self.config.ema_decay, self.gradient_step / (self.gradient_step + 9))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._average, self._parameters, 1 - decay)
+
+    def _check(self, loss: Tensor) -> None:
+        """Stop before a loss that is no number reaches the weights.
+
+        On a GPU several gradient steps are checked at once, and taken back if one was bad.
+        """
+        self._unchecked.append(loss)
+        every = _UNCHECKED_STEPS if loss.device.type == "cuda" else 1
+        if len(self._unchecked) < every and self.gradient_step < self.gradient_steps - 1:
+            return
+        values = torch.stack(self._unchecked)
+        self._unchecked.clear()
+        if not values.isfinite().all():
+            if every > 1:
+                self.dynamics.load_state_dict(self._good)
+            raise TrainingError(
+                f"the dynamics' loss must stay finite, got {values.tolist()[-1]} at gradient step "
+                f"{self.gradient_step}: lower `learning_rate` or check the rewards; the last good "
+                "weights are kept"
+            )
+        if every > 1:
+            self._good = copy.deepcopy(self.dynamics.state_dict())
+
+    def finish(self) -> None:
+        """Leave the average of the weights in the network."""
+        with torch.no_grad():
+            for parameter, average in zip(self._parameters, self._average, strict=True):
+                parameter.copy_(average)
+        self.dynamics.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how training goes on."""
+        return {
+            "gradient_step": self.gradient_step,
+            "dynamics": self.dynamics.state_dict(),
+            "average": self._average,
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "priority": self.dataset.priority,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        self.gradient_step = int(state["gradient_step"])
+        self.dynamics.load_state_dict(state["dynamics"])
+        for average, saved in zip(self._average, state["average"], strict=True):
+            average.copy_(saved)
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.dataset.priority.copy_(state["priority"])
+        self.generator.set_state(state["generator"].cpu())
+
+
+def _optimizers(dynamics: Dynamics, config: DynamicsTrainingConfig) -> list[torch.optim.Optimizer]:
+    matrices = [
+        p for p in dynamics.transformer.blocks.parameters() if p.requires_grad and p.ndim == 2
+    ]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in dynamics.parameters() if p.requires_grad and id(p) not in chosen]
+    rate, decay = config.learning_rate, config.weight_decay
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=decay),
+    ]
 
 
 def _rate(index: int, total: int, final: float) -> float:
-    warm_up = max(1, min(50, total // 10))
+    warm_up = max(1, min(_WARM_UP, total // 10))
     if index < warm_up:
         return (index + 1) / warm_up
     progress = (index - warm_up) / max(1, total - warm_up)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _gradient_step(
-    dynamics: Dynamics,
-    dataset: TokenDataset,
-    config: DynamicsTrainingConfig,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
-    generator: torch.Generator,
-) -> dict[str, float]:
-    length = config.window or 2 * dynamics.config.context
-    windows = dataset.sample_windows(
-        config.batch_size, length, event_share=config.event_share, generator=generator
-    )
-    shape = (config.batch_size, length - 1, dynamics.num_tokens)
-    masked = mask_tokens(shape, config.full_mask_share, generator)
-    past = _corrupt(windows.tokens, config.corrupted_share, generator)
-    prediction = dynamics(windows, past, masked)
-    loss = dynamics_loss(prediction, windows, masked, dynamics.two_hot)
-    values = torch.stack([loss.tokens, loss.reward, loss.termination]).detach().tolist()
-    if not all(math.isfinite(value) for value in values):
-        raise TrainingError(
-            f"the dynamics' loss must stay finite, got {values}: lower `learning_rate` or check "
-            "the rewards; the weights before this gradient step are kept"
-        )
-    optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(parameters, config.max_gradient_norm)
-    optimizer.step()
-    return dict(zip(("token_loss", "reward_loss", "termination_loss"), values, strict=True))
 
 
 def _corrupt(tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:

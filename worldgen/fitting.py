@@ -9,6 +9,7 @@ Functions:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from worldgen import spaces as space_tools
 from worldgen.data.episode import Episode
-from worldgen.dynamics_training import train_dynamics
+from worldgen.dynamics_training import DynamicsTrainer
 from worldgen.errors import DatasetError
 from worldgen.inspection import log_codes
 from worldgen.progress import Progress
@@ -66,24 +68,32 @@ def fit_world_model(
     model.dynamics.set_seen_codes(dataset.tokens)
     model.dynamics.two_hot.restrict(dataset.rewards)
     generator = torch.Generator(model.device).manual_seed(seed)
-    with Progress("dynamics", dynamics_steps, enabled=progress, unit="gradient steps") as bar:
-
-        def on_gradient_step(losses: dict[str, float]) -> None:
-            bar.update(1, **losses)
-            log.write({f"dynamics/{name}": value for name, value in losses.items()})
-
-        losses = train_dynamics(
-            model.dynamics,
-            dataset,
-            model.config.training,
-            dynamics_steps,
-            generator,
-            on_gradient_step,
-        )
+    trainer = DynamicsTrainer(
+        model.dynamics, dataset, model.config.training, dynamics_steps, generator
+    )
+    losses = _train(trainer, progress, log)
     model.num_fits += 1
     log.close()
     metrics |= {f"dynamics/{name}": value for name, value in losses.items()}
     return FitResult({**metrics, "data/frames": float(dataset.num_frames)})
+
+
+def _train(trainer: DynamicsTrainer, progress: bool, log: _Log) -> dict[str, float]:
+    """Make all gradient steps; gives the mean losses of the last tenth."""
+    tail: deque[dict[str, Tensor]] = deque(maxlen=max(1, trainer.gradient_steps // 10))
+    with Progress(
+        "dynamics", trainer.gradient_steps, enabled=progress, unit="gradient steps"
+    ) as bar:
+        while not trainer.is_finished:
+            tail.append(trainer.step())
+            if log.is_due():
+                losses = {name: value.item() for name, value in tail[-1].items()}
+                log.write({f"dynamics/{name}": value for name, value in losses.items()})
+                bar.update(0, **losses)
+            bar.update(1)
+    trainer.finish()
+    names = tail[0] if tail else {}
+    return {name: float(torch.stack([part[name] for part in tail]).mean()) for name in names}
 
 
 def _fit_tokenizer(
@@ -101,7 +111,8 @@ def _fit_tokenizer(
 
             def on_gradient_step(loss: float) -> None:
                 bar.update(1, reconstruction_loss=loss)
-                log.write({"tokenizer/reconstruction_loss": loss})
+                if log.is_due():
+                    log.write({"tokenizer/reconstruction_loss": loss})
 
             model.tokenizer.fit(
                 episodes,
@@ -183,10 +194,12 @@ class _Log:
             self._writer = SummaryWriter(str(log_dir))
         self._on_log, self._count = on_log, 0
 
-    def write(self, values: Mapping[str, float]) -> None:
+    def is_due(self) -> bool:
+        """Count a gradient step; true at every so many."""
         self._count += 1
-        if self._count % _LOG_EVERY:
-            return
+        return self._count % _LOG_EVERY == 0
+
+    def write(self, values: Mapping[str, float]) -> None:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, self._count)

@@ -3,9 +3,13 @@
 Classes:
     TransformerConfig, Transformer, KeyValueCache.
 
-Block diffusion (BD3-LM), Arriola et al. 2025, https://arxiv.org/abs/2503.09573: the clean and
-the noised sequence go through the network side by side; clean frame t sees clean frames up to
-t, noised frame t sees clean frames before t and itself.
+Functions:
+    visible_past: which clean frames each frame may see.
+
+Block diffusion (BD3-LM), Arriola et al. 2025, https://arxiv.org/abs/2503.09573, with one
+difference: the tokens of clean frame t, with the action that follows, are themselves the first
+draft of frame t + 1 (docs/decisions/0009). Further drafts are a second stream beside the clean
+one: draft t + 1 sees clean frames up to t and itself.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from torch.nn import functional
 
 from worldgen.config import Config, require
 
-__all__ = ["KeyValueCache", "Transformer", "TransformerConfig", "block_diffusion_mask"]
+__all__ = ["KeyValueCache", "Transformer", "TransformerConfig", "visible_past"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,36 +51,31 @@ class TransformerConfig(Config):
         )
 
 
-def block_diffusion_mask(num_frames: int, frame_size: int, context: int) -> Tensor:
-    """Who sees whom when clean frame t and noised frame t + 1 go side by side.
+def visible_past(episode: Tensor, context: int) -> Tensor:
+    """Say which of the last C frames belong to the episode of each frame.
 
     Args:
-        num_frames: F, pairs of frames; clean times are 0..F-1, noised times 1..F.
-        frame_size: N, tokens in a frame, the action's included.
-        context: C, clean frames t-C+1..t that both frames of pair t may see.
+        episode: (B, F) int64, at least 0: the episode of each frame of a window.
+        context: C.
 
     Returns:
-        (F, 2 N, (C + 1) N) bool. Rows are the pair's clean and noised tokens; columns are the
-        C clean frames, oldest first, and the pair's noised frame. Frames before time 0 are
-        hidden, and so is the noised frame from the clean one.
+        (B, F, C) bool; entry c of frame t is frame t - C + 1 + c, false where that is before the
+        window or in another episode. The last entry, the frame itself, is always true.
     """
-    times = torch.arange(num_frames).unsqueeze(1) + torch.arange(1 - context, 1)  # (F, C)
-    clean = (times >= 0).unsqueeze(1).expand(-1, 2, -1)
-    own = torch.tensor([False, True]).view(1, 2, 1).expand(num_frames, -1, -1)
-    sees = torch.cat([clean, own], 2)  # (F, 2, C + 1)
-    return sees.repeat_interleave(frame_size, 1).repeat_interleave(frame_size, 2)
+    padded = functional.pad(episode, (context - 1, 0), value=-1)
+    return padded.unfold(1, context, 1) == episode.unsqueeze(-1)
 
 
 class KeyValueCache:
-    """Preallocated keys and values of the last C clean frames and of the frame in the making.
+    """Preallocated keys and values of the last C clean frames. Nothing grows.
 
-    Frame time t lives in slot t mod C; slot C is the noised frame's. Nothing grows.
+    Frame time t lives in slot t mod C.
 
     Args:
         config: The transformer's.
         num_rows: B.
         context: C.
-        frame_size: Tokens in a frame.
+        frame_size: N, tokens in a frame.
         device: Where.
         dtype: Of keys and values.
     """
@@ -90,7 +89,7 @@ class KeyValueCache:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        length = (context + 1) * frame_size
+        length = context * frame_size
         shape = (config.layers, num_rows, config.heads, length, config.width // config.heads)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
@@ -113,6 +112,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig, context: int) -> None:
         super().__init__()
         self.config = config
+        self.context = context
         self.period = 2 * context
         pairs = config.width // config.heads // 2
         turns = torch.arange(pairs) % (context + 1)
@@ -122,99 +122,141 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, clean: Tensor, noised: Tensor, mask: Tensor) -> Tensor:
-        """Process F pairs of clean frame t and noised frame t + 1 at once.
+    def forward(
+        self, clean: Tensor, sees: Tensor, drafts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Process windows of frames, and drafts of the frame after each.
 
         Args:
             clean: (B, F, N, D), times 0..F-1.
-            noised: (B, F, N, D), times 1..F.
-            mask: What `block_diffusion_mask` gave.
+            sees: What `visible_past` gave, (B, F, C).
+            drafts: (R, F, N, D), times 1..F, of the first R windows; draft t + 1 sees what clean
+                frame t sees and itself.
 
         Returns:
-            The noised frames' outputs, (B, F, N, D).
+            Outputs like `clean` and like `drafts`.
         """
-        batch, pairs, size, width = clean.shape
-        hidden = torch.cat([clean, noised], 2).flatten(0, 1)  # (B F, 2 N, D)
-        first = torch.arange(pairs, device=clean.device)
-        times = torch.stack([first, first + 1], 1).repeat_interleave(size, 1)  # (F, 2 N)
-        cosine, sine = (part.repeat(batch, 1, 1).unsqueeze(1) for part in self._rotation(times))
-        bias = torch.zeros(mask.shape, device=clean.device).masked_fill_(~mask, -torch.inf)
-        bias = bias.repeat(batch, 1, 1).unsqueeze(1)  # (B F, 1, 2 N, (C + 1) N)
+        shape, size = clean.shape, clean.shape[2]
+        times = torch.arange(shape[1], device=clean.device)
+        rotation, next_rotation = (self._rotation_of_frames(t) for t in (times, times + 1))
+        bias = _bias(sees.flatten(0, 1), size)  # (B F, 1, 1, C N)
+        hidden, made = clean.flatten(0, 1), None
+        if drafts is not None:
+            made = drafts.flatten(0, 1)
+            own = bias.new_zeros(len(made), 1, 1, size)
+            made_bias = torch.cat([bias[: len(made)], own], 3)
         for block in self.blocks:
             assert isinstance(block, _Block)
-            queries, keys, values = block.project(hidden, (cosine, sine))
-            keys = self._with_past(keys, batch, size)
-            values = self._with_past(values, batch, size)
+            queries, keys, values = block.project(hidden, _repeat(rotation, shape[0]))
+            keys, values = self._with_past(keys, shape[0]), self._with_past(values, shape[0])
             hidden = block.combine(hidden, queries, keys, values, bias)
-        normed: Tensor = self.norm(hidden[:, size:])
-        return normed.view(batch, pairs, size, width)
+            if made is not None:
+                rows = len(made)
+                queries, own_keys, own_values = block.project(
+                    made, _repeat(next_rotation, rows // shape[1])
+                )
+                keys = torch.cat([keys[:rows], own_keys], 2)
+                values = torch.cat([values[:rows], own_values], 2)
+                made = block.combine(made, queries, keys, values, made_bias)
+        outputs: Tensor = self.norm(hidden).view(shape)
+        if made is None or drafts is None:
+            return outputs, None
+        return outputs, self.norm(made).view(drafts.shape)
 
-    def _with_past(self, vectors: Tensor, batch: int, size: int) -> Tensor:
-        """Lay each pair's C clean frames and its noised frame side by side.
+    def _with_past(self, vectors: Tensor, batch: int) -> Tensor:
+        """Lay each frame's last C frames side by side.
 
-        (B F, heads, 2 N, d) -> (B F, heads, (C + 1) N, d).
+        (B F, heads, N, d) -> (B F, heads, C N, d).
         """
-        pairs = len(vectors) // batch
-        context = self.period // 2
-        clean, noised = torch.split(vectors, size, 2)
-        clean = clean.reshape(batch, pairs, *clean.shape[1:])
-        padded = functional.pad(clean, (0, 0, 0, 0, 0, 0, context - 1, 0))
-        frames = [padded[:, index : index + pairs] for index in range(context)]
-        past = torch.cat(frames, 3).flatten(0, 1)
-        return torch.cat([past, noised], 2)
-
-    def prefill(
-        self, inputs: Tensor, times: Tensor, mask: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Process clean frames like `forward`, and give each layer's keys and values.
-
-        Returns:
-            Keys and values, a tensor (B, heads, L, D / heads) a layer.
-        """
-        hidden, rotation = inputs, self._rotation(times)
-        all_keys, all_values = [], []
-        for block in self.blocks:
-            assert isinstance(block, _Block)
-            queries, keys, values = block.project(hidden, rotation)
-            hidden = block.combine(hidden, queries, keys, values, mask)
-            all_keys.append(keys)
-            all_values.append(values)
-        return all_keys, all_values
+        if self.context == 1:
+            return vectors
+        frames = vectors.view(batch, -1, *vectors.shape[1:])
+        count = frames.shape[1]
+        padded = functional.pad(frames, (0, 0, 0, 0, 0, 0, self.context - 1, 0))
+        past = [padded[:, index : index + count] for index in range(self.context)]
+        return torch.cat(past, 3).flatten(0, 1)
 
     def extend(
-        self,
-        inputs: Tensor,
-        times: Tensor,
-        mask: Tensor,
-        cache: KeyValueCache,
-        places: list[tuple[slice, slice]],
+        self, inputs: Tensor, time: int, hidden: Tensor, cache: KeyValueCache, slot: slice
     ) -> Tensor:
-        """Process new tokens against a cache, and write their keys and values into it.
+        """Process one clean frame against a cache, and write its keys and values into it.
 
         Args:
-            inputs: (B, Q, D).
-            times: (Q,).
-            mask: Float, broadcast to (B, 1, Q, L) with L the cache's length; 0 or -inf.
+            inputs: (B, N, D).
+            time: Of the frame.
+            hidden: (B, 1, 1, C N) float, 0 or -inf: which keys of the cache belong to no frame.
             cache: Changed in place.
-            places: Which tokens of the inputs go where in the cache.
+            slot: The frame's place in the cache.
 
         Returns:
-            (B, Q, D).
+            (B, N, D).
         """
-        hidden, rotation = inputs, self._rotation(times)
+        rotation = self._rotation(time)
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, _Block)
-            queries, keys, values = block.project(hidden, rotation)
-            for source, target in places:
-                cache.keys[layer, :, :, target] = keys[:, :, source]
-                cache.values[layer, :, :, target] = values[:, :, source]
-            hidden = block.combine(hidden, queries, cache.keys[layer], cache.values[layer], mask)
-        normed: Tensor = self.norm(hidden)
+            queries, keys, values = block.project(inputs, rotation)
+            cache.keys[layer, :, :, slot] = keys
+            cache.values[layer, :, :, slot] = values
+            inputs = block.combine(inputs, queries, cache.keys[layer], cache.values[layer], hidden)
+        normed: Tensor = self.norm(inputs)
         return normed
 
-    def _rotation(self, times: Tensor) -> tuple[Tensor, Tensor]:
+    def refine(self, drafts: Tensor, time: int, hidden: Tensor, cache: KeyValueCache) -> Tensor:
+        """Process a draft (B, N, D) of the frame of a time against the clean frames of a cache."""
+        rotation = self._rotation(time)
+        own = hidden.new_zeros(len(drafts), 1, 1, drafts.shape[1])
+        bias = torch.cat([hidden, own], 3)
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, _Block)
+            queries, keys, values = block.project(drafts, rotation)
+            keys = torch.cat([cache.keys[layer], keys], 2)
+            values = torch.cat([cache.values[layer], values], 2)
+            drafts = block.combine(drafts, queries, keys, values, bias)
+        normed: Tensor = self.norm(drafts)
+        return normed
+
+    def prefill(self, clean: Tensor, first_time: int, sees: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Process clean frames (B, F, N, D) like `forward`, from a time on.
+
+        Returns:
+            Keys and values of each layer, (B, F, heads, N, D / heads).
+        """
+        batch, length, size, _ = clean.shape
+        times = torch.arange(first_time, first_time + length, device=clean.device)
+        rotation = _repeat(self._rotation_of_frames(times), batch)
+        bias = _bias(sees.flatten(0, 1), size)
+        hidden, found = clean.flatten(0, 1), []
+        for block in self.blocks:
+            assert isinstance(block, _Block)
+            queries, keys, values = block.project(hidden, rotation)
+            found.append(
+                (
+                    keys.view(batch, length, *keys.shape[1:]),
+                    values.view(batch, length, *values.shape[1:]),
+                )
+            )
+            keys, values = self._with_past(keys, batch), self._with_past(values, batch)
+            hidden = block.combine(hidden, queries, keys, values, bias)
+        return found
+
+    def _rotation_of_frames(self, times: Tensor) -> tuple[Tensor, Tensor]:
         index = times % self.period
-        return self.cosine[index], self.sine[index]  # each (L, D / heads / 2)
+        return self.cosine[index].view(-1, 1, 1, self.cosine.shape[1]), self.sine[index].view(
+            -1, 1, 1, self.sine.shape[1]
+        )
+
+    def _rotation(self, time: int) -> tuple[Tensor, Tensor]:
+        return self.cosine[time % self.period], self.sine[time % self.period]
+
+
+def _repeat(rotation: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, Tensor]:
+    return rotation[0].repeat(batch, 1, 1, 1), rotation[1].repeat(batch, 1, 1, 1)
+
+
+def _bias(sees: Tensor, frame_size: int) -> Tensor:
+    """Turn frames that may be seen, (M, C) bool, into a bias of scores, (M, 1, 1, C N)."""
+    bias = torch.zeros(sees.shape, device=sees.device).masked_fill_(~sees, -torch.inf)
+    return bias.repeat_interleave(frame_size, 1).unsqueeze(1).unsqueeze(1)
 
 
 class _Block(nn.Module):

@@ -10,11 +10,11 @@ from gymnasium import spaces
 from worldgen.actions import ActionCodec
 from worldgen.codes import Codebook
 from worldgen.data.token_dataset import Context, Windows
-from worldgen.diffusion.masked_diffusion import SamplerConfig
+from worldgen.diffusion.masked_diffusion import SamplerConfig, unmask
 from worldgen.dynamics import Dynamics, DynamicsConfig, Prediction
 from worldgen.errors import ConfigError, ShapeError
 from worldgen.imagination import Imagination
-from worldgen.transformer import TransformerConfig, block_diffusion_mask
+from worldgen.transformer import TransformerConfig, visible_past
 
 TOKENS, CODES = 3, 7
 
@@ -45,26 +45,27 @@ def make_windows(batch: int, length: int, seed: int = 0) -> Windows:
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(0, 5, (batch, length, TOKENS), generator=generator)
     actions = torch.randint(1, 5, (batch, length, 1), generator=generator)
-    flags = torch.zeros(batch, length, dtype=torch.bool)
-    return Windows(tokens, actions, flags.float(), flags, ~flags)
+    return as_windows(tokens, actions)
+
+
+def as_windows(tokens: torch.Tensor, actions: torch.Tensor) -> Windows:
+    """Make windows of one episode each, without rewards and ends."""
+    flags = torch.zeros(tokens.shape[:2], dtype=torch.bool)
+    return Windows(tokens, actions, flags.float(), flags, flags.long(), flags.long())
 
 
 def full_recomputation(dynamics: Dynamics, windows: Windows) -> Prediction:
-    """Predict the last frame of the windows, fully masked, without any cache."""
-    masked = torch.ones_like(windows.tokens[:, 1:], dtype=torch.bool)
+    """Predict the last frame of the windows from nothing but the past, without any cache."""
     with torch.no_grad():
-        prediction = dynamics(windows, windows.tokens, masked)
+        prediction, _ = dynamics(windows, windows.tokens)
     return Prediction(*(part[:, -1] for part in prediction))
 
 
-def test_mask_by_hand() -> None:
-    # Two pairs, one token a frame, one frame of context. Columns: clean t, noised t + 1.
-    mask = block_diffusion_mask(2, 1, 1)
-    assert mask.tolist() == [[[True, False], [True, True]]] * 2
-    # With two frames of context, the first pair has no frame before time 0.
-    mask = block_diffusion_mask(2, 1, 2)
-    assert mask[0].tolist() == [[False, True, False], [False, True, True]]
-    assert mask[1].tolist() == [[True, True, False], [True, True, True]]
+def test_visible_past_by_hand() -> None:
+    sees = visible_past(torch.tensor([[0, 0, 1, 1]]), 1)
+    assert sees.tolist() == [[[True]] * 4]
+    sees = visible_past(torch.tensor([[0, 0, 1, 1]]), 2)
+    assert sees.tolist() == [[[False, True], [True, True], [False, True], [True, True]]]
 
 
 def changed(dynamics: Dynamics, change: slice, length: int = 6) -> list[bool]:
@@ -74,9 +75,14 @@ def changed(dynamics: Dynamics, change: slice, length: int = 6) -> list[bool]:
     past = windows.tokens.clone()
     past[:, change] = (past[:, change] + 1) % 5
     with torch.no_grad():
-        before = dynamics(windows, windows.tokens, masked).reward_logits
-        after = dynamics(windows, past, masked).reward_logits
-    return [(before[:, t] - after[:, t]).abs().max().item() > 1e-6 for t in range(length - 1)]
+        before = dynamics(windows, windows.tokens, masked)
+        after = dynamics(windows, past, masked)
+    first, drafts = (
+        (one.reward_logits - other.reward_logits).abs().amax((0, 2)) > 1e-6
+        for one, other in zip(before, after, strict=True)
+    )
+    assert torch.equal(first, drafts)
+    return first.tolist()
 
 
 def test_a_frame_depends_on_its_past_and_never_on_its_future() -> None:
@@ -96,9 +102,22 @@ def test_a_hidden_token_does_not_leak_and_a_known_one_helps() -> None:
     known[:, 2, 1] = False
     with torch.no_grad():
         for masked, equal in ((hidden, True), (known, False)):
-            first = dynamics(windows, windows.tokens, masked).token_logits[:, 2]
-            second = dynamics(variant, windows.tokens, masked).token_logits[:, 2]
-            assert torch.equal(first, second) == equal
+            past = windows.tokens
+            first, second = (dynamics(w, past, masked) for w in (windows, variant))
+            assert torch.equal(first[1].token_logits[:, 2], second[1].token_logits[:, 2]) == equal
+            assert torch.equal(first[0].token_logits, second[0].token_logits)
+
+
+def test_frames_of_another_episode_are_not_seen() -> None:
+    dynamics = make_dynamics(context=3)
+    windows = make_windows(2, 6)
+    windows.episode[:, 3:] = 1
+    other = windows.tokens.clone()
+    other[:, :3] = (other[:, :3] + 1) % 5
+    with torch.no_grad():
+        before, after = (dynamics(windows, past)[0] for past in (windows.tokens, other))
+    assert torch.equal(before.reward_logits[:, 3:], after.reward_logits[:, 3:])
+    assert not torch.equal(before.reward_logits[:, 2], after.reward_logits[:, 2])
 
 
 def engine(dynamics: Dynamics, rows: int, denoising_steps: int = 1) -> Imagination:
@@ -107,9 +126,8 @@ def engine(dynamics: Dynamics, rows: int, denoising_steps: int = 1) -> Imaginati
 
 
 def context_of(windows: Windows, frames: int) -> Context:
-    return Context(
-        windows.tokens[:, :frames], windows.actions[:, :frames], windows.valid[:, :frames]
-    )
+    valid = torch.ones_like(windows.terminated[:, :frames])
+    return Context(windows.tokens[:, :frames], windows.actions[:, :frames], valid)
 
 
 @pytest.mark.parametrize("context", [1, 3, 5])
@@ -125,14 +143,39 @@ def test_cached_imagination_equals_full_recomputation(context: int) -> None:
         step = imagination.step(action)
         actions = torch.cat([actions, action.unsqueeze(1)], 1)
         tokens = torch.cat([tokens, torch.zeros(4, 1, TOKENS, dtype=torch.int64)], 1)
-        flags = torch.ones(tokens.shape[:2], dtype=torch.bool)
-        full = full_recomputation(dynamics, Windows(tokens, actions, flags.float(), flags, flags))
+        full = full_recomputation(dynamics, as_windows(tokens, actions))
         assert torch.allclose(step.reward, dynamics.two_hot.decode(full.reward_logits), rtol=1e-4)
         assert torch.allclose(
             step.termination_probability, full.termination_logits.sigmoid(), atol=1e-5
         )
         assert torch.equal(step.tokens, full.token_logits.argmax(-1))
         tokens[:, -1] = step.tokens
+
+
+def test_a_refined_frame_equals_full_recomputation_pass_by_pass() -> None:
+    dynamics = make_dynamics(3)
+    windows = make_windows(4, 3)
+    imagination = engine(dynamics, 4, denoising_steps=TOKENS)
+    imagination.reset(context_of(windows, 3))
+    action = torch.tensor([[1], [2], [3], [4]])
+    step = imagination.step(action)
+    tokens = torch.cat([windows.tokens, torch.zeros(4, 1, TOKENS, dtype=torch.int64)], 1)
+    full = as_windows(tokens, torch.cat([windows.actions, action.unsqueeze(1)], 1))
+    generator = torch.Generator().manual_seed(0)
+    known = torch.zeros(4, TOKENS, dtype=torch.bool)
+    for count in range(1, TOKENS + 1):
+        masked = torch.ones(4, 3, TOKENS, dtype=torch.bool)
+        masked[:, -1] = ~known
+        with torch.no_grad():
+            first, drafts = dynamics(full, full.tokens, masked if count > 1 else None)
+        prediction = drafts or first
+        drawn = prediction.token_logits[:, -1].argmax(-1)
+        tokens[:, -1] = torch.where(known, tokens[:, -1], drawn)
+        if count < TOKENS:
+            known = unmask(known, torch.zeros(4, TOKENS), count, imagination.sampler, generator)
+    assert torch.equal(step.tokens, tokens[:, -1])
+    logits = prediction.reward_logits[:, -1]
+    assert torch.allclose(step.reward, dynamics.two_hot.decode(logits), rtol=1e-4, atol=1e-5)
 
 
 def test_a_row_restarts_without_touching_the_others() -> None:
@@ -195,10 +238,10 @@ def test_box_actions_matter() -> None:
     windows = make_windows(3, 3)
     imagination = engine(dynamics, 3)
     codec = ActionCodec(spaces.Box(-2, 2, (2,)))
-    imagination.reset(Context(windows.tokens, codec.none(3, 3), windows.valid))
+    imagination.reset(Context(windows.tokens, codec.none(3, 3), torch.ones(3, 3, dtype=torch.bool)))
     step = imagination.step(codec.encode(np.array([[-2, 0], [2, 1], [0.5, 0.5]], np.float32)))
     assert step.reward.isfinite().all()
-    imagination.reset(Context(windows.tokens, codec.none(3, 3), windows.valid))
+    imagination.reset(Context(windows.tokens, codec.none(3, 3), torch.ones(3, 3, dtype=torch.bool)))
     other = imagination.step(codec.encode(np.array([[2, 0], [2, 1], [0.5, 0.5]], np.float32)))
     assert step.reward[0] != other.reward[0]
     assert torch.allclose(step.reward[1:], other.reward[1:])

@@ -45,7 +45,7 @@ def test_dreams_of_a_determined_world_are_exactly_right() -> None:
             batch_size=96,
             window=2,
             learning_rate=3e-3,
-            full_mask_share=1.0,
+            draft_share=0.0,
             corrupted_share=0.0,
         ),
     )

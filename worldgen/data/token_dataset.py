@@ -21,21 +21,38 @@ from worldgen.errors import DatasetError, ShapeError
 
 __all__ = ["Context", "TokenDataset", "Windows"]
 
+_LOWEST_PRIORITY, _HIGHEST_PRIORITY = 1e-3, 2.0
+"""In nats a frame: what is known is still drawn now and then, and what is chance not always."""
+
 
 @dataclass(frozen=True)
 class Windows:
-    """B stretches of T frames; entries of frame t belong to the transition that led to it."""
+    """B stretches of T frames; entries of frame t belong to the transition that led to it.
+
+    A window may hold the end of one episode and the beginning of the next.
+    """
 
     tokens: Tensor
     """(B, T, K) int64."""
     actions: Tensor
-    """(B, T, A), encoded."""
+    """(B, T, A), encoded; "no action" at an episode's first frame."""
     rewards: Tensor
     """(B, T) float32."""
     terminated: Tensor
     """(B, T) bool."""
-    valid: Tensor
-    """(B, T) bool; false behind an episode's end."""
+    episode: Tensor
+    """(B, T) int64, at least 0: the episode of each frame."""
+    index: Tensor
+    """(B, T) int64: the frame's number in the dataset."""
+
+    @property
+    def follows(self) -> Tensor:
+        """(B, T - 1) bool: frame t + 1 follows frame t in one episode."""
+        return self.episode[:, 1:] == self.episode[:, :-1]
+
+    def rows(self, rows: slice) -> Windows:
+        """Choose some of the windows."""
+        return Windows(*(part[rows] for part in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -112,6 +129,8 @@ class TokenDataset:
         if len(self._events) > len(self._targets) // 4:
             # Rewards are common here (a reward at every step): only ends are events.
             self._events = self.terminated.nonzero().flatten()
+        self._priority = torch.ones(len(tokens), device=device)
+        self._episode = (frames == self._first).long().cumsum(0) - 1
         self._moments = (frames < self._last).nonzero().flatten()
 
     @property
@@ -120,38 +139,80 @@ class TokenDataset:
         return len(self.tokens)
 
     def sample_windows(
-        self, batch: int, length: int, *, event_share: float, generator: torch.Generator
+        self,
+        batch: int,
+        length: int,
+        *,
+        event_share: float,
+        hard_share: float = 0.0,
+        generator: torch.Generator,
     ) -> Windows:
         """Draw windows for training.
 
         Each is placed around a transition, at a random offset: a share `event_share` of them
-        around rewarding or terminating transitions, the others around any.
+        around rewarding or terminating transitions, a share `hard_share` around those with a
+        high priority, the others around any.
 
         Args:
             batch: B.
             length: T, frames.
             event_share: In [0, 1].
+            hard_share: In [0, 1 - event_share].
             generator: On the dataset's device.
         """
-        device = self.tokens.device
         centre = self._targets[_randint(len(self._targets), batch, generator)]
         num_events = round(batch * event_share) if len(self._events) else 0
+        num_hard = min(round(batch * hard_share), batch - num_events)
         if num_events:
             chosen = _randint(len(self._events), num_events, generator)
             centre[:num_events] = self._events[chosen]
+        if num_hard:
+            centre[num_events : num_events + num_hard] = self._hard_targets(num_hard, generator)
         first = centre - 1 - _randint(max(length - 1, 1), batch, generator)
-        latest = torch.maximum(self._last[centre] - length + 1, self._first[centre])
-        first = torch.minimum(torch.maximum(first, self._first[centre]), latest)
-        index = first.unsqueeze(1) + torch.arange(length, device=device)
-        valid = index <= self._last[centre].unsqueeze(1)
+        latest = max(self.num_frames - length, 0)
+        return self._windows(first.clamp(0, latest), length)
+
+    def _hard_targets(self, count: int, generator: torch.Generator) -> Tensor:
+        # Inverting the cumulative sum: torch.multinomial would not take so many entries.
+        cumulative = self._priority[self._targets].double().cumsum(0)
+        uniform = torch.rand(count, generator=generator, device=cumulative.device)
+        place = torch.searchsorted(cumulative, uniform.double() * cumulative[-1], right=True)
+        return self._targets[place.clamp(max=len(self._targets) - 1)]
+
+    def _windows(self, first: Tensor, length: int) -> Windows:
+        index = first.unsqueeze(1) + torch.arange(length, device=first.device)
+        beyond = index >= self.num_frames  # in a dataset that is shorter than a window
         index = index.clamp(max=self.num_frames - 1)
+        episode = self._episode[index]
+        if self.num_frames < length:
+            episode = episode + beyond.cumsum(1)  # each its own, so that nothing follows it
         return Windows(
             self.tokens[index],
             self.actions[index],
             self.rewards[index],
             self.terminated[index],
-            valid,
+            episode,
+            index,
         )
+
+    def set_priority(self, windows: Windows, losses: Tensor) -> None:
+        """Let later draws prefer transitions with a high loss.
+
+        Half of a transition's priority is its newest loss, half is its old priority.
+
+        Args:
+            windows: B windows of T frames that were drawn from here.
+            losses: (B, T - 1), at least 0.
+        """
+        follows = windows.follows
+        target = windows.index[:, 1:][follows]
+        new = losses[follows].clamp(_LOWEST_PRIORITY, _HIGHEST_PRIORITY)
+        self._priority[target] = 0.5 * (self._priority[target] + new)
+
+    @property
+    def priority(self) -> Tensor:
+        """(N,) float32; changed in place by `set_priority`."""
+        return self._priority
 
     def sample_contexts(self, count: int, *, generator: torch.Generator) -> Context:
         """Draw contexts that end at random moments from which the real episode went on."""

@@ -54,25 +54,19 @@ class SamplerConfig(Config):
         )
 
 
-def mask_tokens(shape: tuple[int, ...], full_share: float, generator: torch.Generator) -> Tensor:
-    """Draw which tokens of each frame are masked, at least one a frame.
+def mask_tokens(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw which tokens of each frame are masked: a uniform probability, at least one a frame.
 
     Args:
         shape: (..., K).
-        full_share: Share of frames that are masked whole, as in the first denoising step; the
-            others have a uniform masking probability.
         generator: On the device where the mask is wanted.
 
     Returns:
         Bool of the given shape, true where masked.
     """
-    device = generator.device
-    frames = (*shape[:-1], 1)
-    share = torch.rand(frames, generator=generator, device=device)
-    full = torch.rand(frames, generator=generator, device=device) < full_share
-    noise = torch.rand(shape, generator=generator, device=device)
-    lowest = noise == noise.amin(-1, keepdim=True)
-    return (noise < share) | full | lowest
+    share = torch.rand((*shape[:-1], 1), generator=generator, device=generator.device)
+    noise = torch.rand(shape, generator=generator, device=generator.device)
+    return (noise < share) | (noise == noise.amin(-1, keepdim=True))
 
 
 def unmasking_counts(num_tokens: int, denoising_steps: int) -> list[int]:

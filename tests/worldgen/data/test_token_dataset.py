@@ -39,30 +39,36 @@ def make_dataset(context: int = 4) -> TokenDataset:
 
 
 @pytest.mark.parametrize("length", [2, 4, 9])
-def test_windows_are_stretches_of_one_episode(length: int) -> None:
+def test_windows_are_stretches_of_the_data_and_know_where_episodes_begin(length: int) -> None:
     dataset = make_dataset()
     windows = dataset.sample_windows(
         500, length, event_share=0.25, generator=torch.Generator().manual_seed(0)
     )
+    assert torch.equal(dataset.tokens[windows.index], windows.tokens)
+    assert (windows.index.diff(dim=1) == 1).all()
+    frames = windows.tokens.tolist()
     for row in range(500):
-        valid = windows.valid[row]
-        assert valid[:2].all()  # there is always a transition to learn from
-        frames = windows.tokens[row][valid]
-        assert (frames[:, 0] == frames[0, 0]).all()
-        assert (frames[1:, 1] - frames[:-1, 1] == 1).all()
-        for (episode, frame), action, reward, terminated in zip(
-            frames.tolist(),
-            windows.actions[row, valid, 0].tolist(),
-            windows.rewards[row, valid].tolist(),
-            windows.terminated[row, valid].tolist(),
-            strict=True,
-        ):
+        assert windows.follows[row].any()  # there is always a transition to learn from
+        for t, (episode, frame) in enumerate(frames[row]):
             # The action that led to frame t is action t - 1, coded from 1 on; 0 is none.
-            assert action == (0 if frame == 0 else (frame - 1) % 7 + 1)
+            action = 0 if frame == 0 else (frame - 1) % 7 + 1
+            assert windows.actions[row, t, 0] == action
             at_end = frame == LENGTHS[episode] and episode != 2
-            assert reward == float(at_end)
-            assert terminated == at_end
-        assert (~valid).sum() == max(0, length - 1 - LENGTHS[int(frames[0, 0])])
+            assert windows.rewards[row, t] == float(at_end)
+            assert windows.terminated[row, t] == at_end
+            if t:
+                assert windows.follows[row, t - 1] == (frames[row][t - 1][0] == episode)
+
+
+def test_a_dataset_that_is_shorter_than_a_window() -> None:
+    episode = make_episode(0, 2, reward_at_end=True)
+    tokens = torch.tensor([[0, 0], [0, 1], [0, 2]])
+    dataset = TokenDataset(tokens, [episode], ActionCodec(spaces.Discrete(7)), 4)
+    windows = dataset.sample_windows(
+        5, 8, event_share=0.0, generator=torch.Generator().manual_seed(0)
+    )
+    assert windows.tokens.shape == (5, 8, 2)
+    assert windows.follows.tolist() == [[True, True] + [False] * 5] * 5
 
 
 def test_every_transition_is_drawn_about_equally_often() -> None:
@@ -70,15 +76,43 @@ def test_every_transition_is_drawn_about_equally_often() -> None:
     windows = dataset.sample_windows(
         20_000, 4, event_share=0.0, generator=torch.Generator().manual_seed(0)
     )
-    targets = windows.tokens[:, 1:][windows.valid[:, 1:]]
-    counts = torch.zeros(4, 31)
-    for episode, length in enumerate(LENGTHS):
-        frames = targets[targets[:, 0] == episode, 1]
-        counts[episode] = frames.bincount(minlength=31).float()
-        drawn = counts[episode, 1 : length + 1]
-        assert drawn.min() > 0
-        if length > 4:  # neither the first nor the last frames are neglected
-            assert drawn.min() > 0.3 * drawn.mean()
+    targets = windows.index[:, 1:][windows.follows]
+    counts = targets.bincount(minlength=dataset.num_frames).float()
+    follows = torch.ones(dataset.num_frames, dtype=torch.bool)
+    follows[dataset.first_frames] = False
+    assert (counts[~follows] == 0).all()
+    drawn = counts[follows]
+    assert drawn.min() > 0.3 * drawn.mean()  # neither first nor last frames are neglected
+
+
+def test_an_end_may_stand_anywhere_in_a_window() -> None:
+    # A network that only ever saw ends behind a full past would expect them nowhere else.
+    windows = make_dataset().sample_windows(
+        2000, 6, event_share=1.0, generator=torch.Generator().manual_seed(0)
+    )
+    assert (windows.terminated[:, 1:].sum(0) > 100).all()
+
+
+def test_hard_transitions_are_drawn_more_often() -> None:
+    dataset = make_dataset()
+    generator = torch.Generator().manual_seed(0)
+
+    def draws() -> torch.Tensor:
+        windows = dataset.sample_windows(
+            3000, 2, event_share=0.0, hard_share=0.5, generator=generator
+        )
+        return windows.index[:, 1].bincount(minlength=dataset.num_frames) / 3000
+
+    windows = dataset.sample_windows(500, 2, event_share=0.0, generator=generator)
+    assert windows.index[:, 1].bincount(minlength=dataset.num_frames)[20] > 0
+    before = draws()
+    hard = windows.index[:, 1:] == 20
+    for _ in range(10):
+        dataset.set_priority(windows, torch.where(hard, 1.5, 0.0))
+    after = draws()
+    assert after[20] > 0.4 > 0.1 > before[20]
+    assert after[windows.index[:, 1].unique()].min() > 0  # the others are not forgotten
+    assert dataset.priority[dataset.first_frames].eq(1).all()
 
 
 def test_events_are_drawn_as_often_as_told() -> None:
