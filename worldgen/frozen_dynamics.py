@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from worldgen.dynamics import Dynamics
-from worldgen.transformer import Block, KeyValueCache
+from worldgen.transformer import Block, KeyValueCache, attend
 
 __all__ = ["FrozenDynamics"]
 
@@ -153,11 +153,11 @@ class _FrozenBlock:
     def combine(
         self, inputs: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> Tensor:
-        attended = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        attended = attend(queries, keys, values, mask)
         attended = attended.transpose(1, 2).reshape(inputs.shape)
         hidden = inputs + functional.linear(attended, *self._out)
         normed = self._norms[1](hidden).to(attended.dtype)
-        widened = functional.gelu(functional.linear(normed, *self._widen), approximate="tanh")
+        widened = functional.gelu(functional.linear(normed, *self._widen))
         return hidden.add_(functional.linear(widened, *self._narrow))
 
 
