@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen.data", "worldgen.render"}),
     frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
     frozenset({"worldgen.dynamics"}),
+    frozenset({"worldgen.frozen_dynamics"}),
     frozenset({"worldgen.dynamics_training", "worldgen.imagination", "worldgen.inspection"}),
     frozenset({"worldgen.fitting"}),
     frozenset({"worldgen.world_model"}),

@@ -117,6 +117,11 @@ class FrozenDynamics:
             parts.append(logits)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
+    def widest_logits(self, hidden: Tensor) -> Tensor:
+        """Score the codes of the largest codebook at any position: (B, n, D) to (B, n, v)."""
+        _, _, score = max(self._heads, key=lambda head: head[1])
+        return score(hidden, torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device))
+
     def outcome(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Expected reward and probability of termination, (B,) each, of outputs (B, K + 1, D)."""
         logits = functional.linear(hidden[:, 0], *self._outcome).float()
