@@ -93,6 +93,7 @@ class TokenDataset:
         lengths = np.array([len(episode) + 1 for episode in episodes])
         firsts = lengths.cumsum() - lengths
         self.first_frames = torch.from_numpy(firsts).to(device)
+        self.lengths = torch.from_numpy(lengths).to(device)
         self._first = torch.from_numpy(firsts.repeat(lengths)).to(device)
         self._last = torch.from_numpy((firsts + lengths - 1).repeat(lengths)).to(device)
         self.actions = codec.none(len(tokens), device=device)
@@ -142,8 +143,12 @@ class TokenDataset:
         first = centre - 1 - _randint(max(length - 1, 1), batch, generator)
         latest = torch.maximum(self._last[centre] - length + 1, self._first[centre])
         first = torch.minimum(torch.maximum(first, self._first[centre]), latest)
-        index = first.unsqueeze(1) + torch.arange(length, device=device)
-        valid = index <= self._last[centre].unsqueeze(1)
+        return self.windows_at(first, length)
+
+    def windows_at(self, first: Tensor, length: int) -> Windows:
+        """Give the windows of `length` frames that begin at frames `first` (B,) of the N."""
+        index = first.unsqueeze(1) + torch.arange(length, device=self.tokens.device)
+        valid = index <= self._last[first].unsqueeze(1)
         index = index.clamp(max=self.num_frames - 1)
         return Windows(
             self.tokens[index],
