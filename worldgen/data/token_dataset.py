@@ -134,7 +134,6 @@ class TokenDataset:
             event_share: In [0, 1].
             generator: On the dataset's device.
         """
-        device = self.tokens.device
         centre = self._targets[_randint(len(self._targets), batch, generator)]
         num_events = round(batch * event_share) if len(self._events) else 0
         if num_events:

@@ -11,6 +11,7 @@ from worldgen.evaluation.report import (
     EventFidelity,
     FidelityReport,
     HorizonFidelity,
+    TokenFidelity,
 )
 from worldgen.evaluation.token_film import token_film, token_frame
 
@@ -21,6 +22,7 @@ __all__ = [
     "Film",
     "HorizonFidelity",
     "PairedDream",
+    "TokenFidelity",
     "best_moment",
     "dream_along",
     "dream_film",

@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     tracked_view: the path of an observation's partial view, where it has one.
+    follow_contexts: trackers that have seen the frames before a dream.
     visible_cells: MiniGrid's rule of which cells of a view are in sight.
 
 No simulator is asked. A forward move happens where the cell in front is free, so the agent's
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-__all__ = ["Expected", "ViewTracker", "tracked_view", "visible_cells"]
+__all__ = ["Expected", "ViewTracker", "follow_contexts", "tracked_view", "visible_cells"]
 
 _UNSEEN, _EMPTY, _WALL, _FLOOR, _DOOR, _KEY, _BALL, _BOX, _GOAL, _LAVA, _AGENT = range(11)
 _OPEN, _CLOSED, _LOCKED = range(3)
@@ -212,3 +213,31 @@ class ViewTracker:
         cells[dark] = _UNSEEN
         determined = (dark | (at_least & known)) & ~self._lost[:, None, None]
         return Expected(cells, determined, self._outcome.copy(), self._lost.copy())
+
+
+def follow_contexts(
+    views: np.ndarray,
+    actions: np.ndarray,
+    frame: np.ndarray,
+    index: np.ndarray,
+    context: int,
+    num_actions: int,
+) -> ViewTracker:
+    """Track B agents over the C frames that end at `index`.
+
+    Args:
+        views: (N, n, n, 3) of all frames.
+        actions: (N,) that led to each.
+        frame: (N,) index within the episode.
+        index: (B,) the contexts' last frames.
+        context: C.
+        num_actions: Most actions that will follow.
+    """
+    earliest = index - frame[index]
+    begin = np.maximum(index - context + 1, earliest)
+    tracker = ViewTracker(views[begin], context + num_actions)
+    for back in range(context - 2, -1, -1):
+        at = np.maximum(index - back, begin)
+        tracker.act(np.where(at > begin, actions[at], _DONE))
+        tracker.observe(views[at])
+    return tracker
