@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from worldgen.evaluation.calibration import CalibrationReport, calibrate
 from worldgen.evaluation.code_atlas import write_code_atlas
 from worldgen.evaluation.fidelity import evaluate
 from worldgen.evaluation.film import Film, best_moment, dream_film, dream_strip
@@ -17,6 +18,7 @@ from worldgen.evaluation.token_film import token_film, token_frame
 
 __all__ = [
     "Agreement",
+    "CalibrationReport",
     "EventFidelity",
     "FidelityReport",
     "Film",
@@ -24,6 +26,7 @@ __all__ = [
     "PairedDream",
     "TokenFidelity",
     "best_moment",
+    "calibrate",
     "dream_along",
     "dream_film",
     "dream_strip",

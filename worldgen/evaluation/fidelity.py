@@ -20,7 +20,13 @@ from worldgen.data.token_dataset import TokenDataset
 from worldgen.errors import DatasetError
 from worldgen.evaluation.comparison import Comparison, leaf_kinds
 from worldgen.evaluation.events import one_step_events, reward_threshold
-from worldgen.evaluation.moments import Starts, Truth, choose_starts, choose_transitions
+from worldgen.evaluation.moments import (
+    Starts,
+    Truth,
+    choose_starts,
+    choose_transitions,
+    draw_episodes,
+)
 from worldgen.evaluation.open_loop import OpenLoop
 from worldgen.evaluation.report import (
     Agreement,
@@ -202,13 +208,8 @@ class _Evaluation:
         return loop.run(starts, bar.update)
 
     def _tokens(self) -> TokenFidelity:
-        """Score whole episodes, drawn at random, until there are enough transitions."""
-        chosen, count = [], 0
-        for index in self.random.permutation(len(self.held_out)):
-            chosen.append(self.held_out[int(index)])
-            count += len(chosen[-1])
-            if count >= _MOST_SCORED:
-                break
+        """Score whole episodes, drawn at random."""
+        chosen = draw_episodes(self.held_out, _MOST_SCORED, self.random)
         found = self.model.surprise(chosen, num_samples=_MASKS, seed=self.seed)
         return TokenFidelity(
             num_transitions=len(found),

@@ -7,6 +7,7 @@ Classes:
 Functions:
     choose_starts: for each horizon a fair sample of the moments that are known that far.
     choose_transitions: all events, and a weighted sample of the rest.
+    draw_episodes: enough of them for a number of transitions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 
 from worldgen.data.episode import Episode
 
-__all__ = ["Starts", "Truth", "choose_starts", "choose_transitions"]
+__all__ = ["Starts", "Truth", "choose_starts", "choose_transitions", "draw_episodes"]
 
 _MOST_EVENTS = 4096
 
@@ -119,3 +120,17 @@ def choose_transitions(
         chosen.append(sample)
         weights.append(np.full(len(sample), len(members) / max(len(sample), 1)))
     return np.concatenate(chosen), np.concatenate(weights)
+
+
+def draw_episodes(
+    episodes: Sequence[Episode], num_transitions: int, generator: np.random.Generator
+) -> list[Episode]:
+    """Draw whole episodes until they hold enough transitions, or there are no more."""
+    chosen: list[Episode] = []
+    count = 0
+    for index in generator.permutation(len(episodes)):
+        if count >= num_transitions:
+            break
+        chosen.append(episodes[int(index)])
+        count += len(chosen[-1])
+    return chosen
