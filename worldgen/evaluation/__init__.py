@@ -14,6 +14,7 @@ from worldgen.evaluation.report import (
     HorizonFidelity,
     TokenFidelity,
 )
+from worldgen.evaluation.sampler_comparison import SamplerComparison, compare_samplers
 from worldgen.evaluation.token_film import token_film, token_frame
 
 __all__ = [
@@ -24,9 +25,11 @@ __all__ = [
     "Film",
     "HorizonFidelity",
     "PairedDream",
+    "SamplerComparison",
     "TokenFidelity",
     "best_moment",
     "calibrate",
+    "compare_samplers",
     "dream_along",
     "dream_film",
     "dream_strip",

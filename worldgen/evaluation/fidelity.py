@@ -1,5 +1,8 @@
 """How often dreams are right, on held-out episodes.
 
+Classes:
+    Measurement: one model, some held-out episodes, and what can be measured of them.
+
 Functions:
     evaluate: open-loop dreams, one-step events, nats of what came next, and the tokenizer's
         ceiling in one report.
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     from worldgen.imagination import Imagination
     from worldgen.world_model import WorldModel
 
-__all__ = ["HORIZONS", "FidelityReport", "evaluate"]
+__all__ = ["HORIZONS", "FidelityReport", "Measurement", "check_arguments", "evaluate"]
 
 HORIZONS = (1, 5, 10, 15, 30, 100)
 """Default horizons of a report, in environment steps."""
@@ -105,15 +108,31 @@ def evaluate(
         DatasetError: If there is no episode.
     """
     horizons = tuple(sorted(set(horizons)))
+    check_arguments(model, held_out, horizons, num_dreams)
+    return Measurement(model, held_out, sampler, seed).run(horizons, num_dreams, progress)
+
+
+def check_arguments(
+    model: WorldModel, held_out: Episodes, horizons: tuple[int, ...], num_dreams: int
+) -> None:
+    """Make sure that a measurement has something to measure."""
     require(bool(horizons) and horizons[0] >= 1, "horizons", "all be at least 1", horizons)
     require(num_dreams >= 1, "num_dreams", "be at least 1", num_dreams)
     if not len(held_out):
         raise DatasetError("`held_out` must hold at least one episode, got none")
     model.check_compatible(held_out.observation_space, held_out.action_space)
-    return _Evaluation(model, held_out, sampler, seed).run(horizons, num_dreams, progress)
 
 
-class _Evaluation:
+class Measurement:
+    """Measure a model on held-out episodes.
+
+    Args:
+        model: Trained.
+        held_out: Its environment's episodes, at least one.
+        sampler: How frames are sampled, or None for the model's own; may be changed at any time.
+        seed: Of all draws.
+    """
+
     def __init__(
         self, model: WorldModel, held_out: Episodes, sampler: SamplerConfig | None, seed: int
     ) -> None:
@@ -126,13 +145,14 @@ class _Evaluation:
         self.random = np.random.default_rng(seed)
 
     def run(self, horizons: tuple[int, ...], num_dreams: int, progress: bool) -> FidelityReport:
+        """Measure everything that a report holds."""
         starts = choose_starts(self.truth, horizons, num_dreams, self.random)
         index, weights = choose_transitions(self.truth, _OTHERS_PER_DREAM * num_dreams, self.random)
-        total = int(starts.needed.sum()) + len(index)
+        total = OpenLoop.num_steps(starts) + len(index)
         with Progress("evaluate", total, enabled=progress, unit="imagined env steps") as bar:
             reconstruction = self._reconstruction()
             rewarding, terminating = self._events(index, weights, bar)
-            entries = self._open_loop(starts, bar)
+            entries = self.open_loop(starts, bar)
             tokens = self._tokens()
         return FidelityReport(
             num_episodes=len(self.held_out),
@@ -189,7 +209,8 @@ class _Evaluation:
         imagination.reset(context)
         return imagination
 
-    def _open_loop(self, starts: Starts, bar: Progress) -> tuple[HorizonFidelity, ...]:
+    def open_loop(self, starts: Starts, bar: Progress) -> tuple[HorizonFidelity, ...]:
+        """Dream from all starts."""
         view = tracked_view(
             leaves(self.model.observation_space),
             self.model.action_space,

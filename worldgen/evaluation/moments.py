@@ -66,7 +66,8 @@ class Starts(NamedTuple):
     frames: np.ndarray
     """(D,) index of the frame at which each dream begins."""
     needed: np.ndarray
-    """(D,) the longest horizon that each is for."""
+    """(D,) environment steps that each goes on for: the longest horizon that it is for, or as
+    far as its real episode goes."""
     used: dict[int, np.ndarray]
     """Horizon -> (D,) bool, the dreams that it is measured on."""
 
@@ -89,6 +90,7 @@ def choose_starts(
         chosen[horizon] = order[known][:num_dreams]
         needed[chosen[horizon]] = horizon
     frames = order[needed[order] > 0]
+    needed = np.minimum(needed, left)
     frames = frames[np.argsort(-needed[frames], kind="stable")]
     used = {horizon: np.isin(frames, index) for horizon, index in chosen.items()}
     return Starts(frames, needed[frames], used)

@@ -103,6 +103,12 @@ class OpenLoop:
         self._context = dataset.context_length
         self._begin, self._decode, self._encode_actions = begin, decode, encode_actions
 
+    @staticmethod
+    def num_steps(starts: Starts) -> int:
+        """Say how many environment steps `run` will imagine."""
+        batches = np.split(starts.needed, range(_ROWS, len(starts.needed), _ROWS))
+        return sum(len(batch) * (int(batch.max()) + 1) for batch in batches if len(batch))
+
     def run(
         self, starts: Starts, on_steps: Callable[[int], None] = lambda _: None
     ) -> tuple[HorizonFidelity, ...]:
