@@ -24,7 +24,8 @@ Floats = NDArray[np.float32]
 
 def balance_cart_pole(observations: Floats) -> NDArray[np.int64]:
     """Push CartPole-v1 towards where the pole falls; (B, 4) -> (B,)."""
-    return (observations @ np.array([0.1, 0.3, 1.0, 0.6]) > 0).astype(np.int64)
+    right: NDArray[np.int64] = (observations @ np.array([0.1, 0.3, 1.0, 0.6]) > 0).astype(np.int64)
+    return right
 
 
 def swing_up_pendulum(observations: Floats) -> Floats:
@@ -34,7 +35,8 @@ def swing_up_pendulum(observations: Floats) -> Floats:
     swinging = 2 * np.sign(np.where(speed == 0, 1, speed)) * np.sign(missing)
     holding = -(12 * np.arctan2(sine, cosine) + 3 * speed)
     torque = np.where(cosine > 0.85, holding, swinging)
-    return np.clip(torque, -2, 2)[:, None].astype(np.float32)
+    clipped: Floats = np.clip(torque, -2, 2)[:, None].astype(np.float32)
+    return clipped
 
 
 CONTROLLERS: dict[str, Callable[[Floats], NDArray[np.generic]]] = {

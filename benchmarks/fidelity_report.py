@@ -205,10 +205,9 @@ def _main_value(entry: dict[str, Any]) -> float | None:
 
 def _sampler_columns(tasks: dict[str, list[Piece]]) -> list[Column]:
     """Give a column for each number of denoising steps, at the horizon nearest 15; last K."""
-    compared = [p for pieces in tasks.values() for p in pieces if "samplers" in p]
-    if not compared:
+    numbers = _compared(tasks)
+    if not numbers:
         return []
-    numbers = sorted({int(s) for p in compared for s in p["settings"]["denoising_steps"]})
     columns = [
         _number(
             f"S = {number}",
@@ -222,6 +221,12 @@ def _sampler_columns(tasks: dict[str, list[Piece]]) -> list[Column]:
     return [*columns, last]
 
 
+def _compared(tasks: dict[str, list[Piece]]) -> list[int]:
+    """Give the numbers of denoising steps that were compared, but for K."""
+    pieces = [piece for found in tasks.values() for piece in found if "samplers" in piece]
+    return sorted({int(s) for piece in pieces for s in piece["settings"]["denoising_steps"]})
+
+
 def _sampled(piece: Piece, number: int) -> float | None:
     entries = piece.get("samplers", {}).get("by_denoising_steps", {}).get(str(number), [])
     near = min(entries, key=lambda entry: abs(entry["horizon"] - 15), default=None)
@@ -231,6 +236,12 @@ def _sampled(piece: Piece, number: int) -> float | None:
 def _figure(tasks: dict[str, list[Piece]]) -> bytes:
     """Draw each task's curve over the horizon, and over the denoising steps."""
     figure, (left, middle, right) = new_figure((13.5, 4.8), (1.15, 1, 1))
+    marks = _compared(tasks)
+
+    def at_mark(piece: Piece, place: int) -> float | None:
+        """Read one number of steps; K is another in each task, and has the last place."""
+        return _sampled(piece, [*marks, piece["tokens"]][place])
+
     for index, (name, pieces) in enumerate(tasks.items()):
         color = COLORS[index % len(COLORS)]
         axes = left if _is_exact(pieces[0]) else middle
@@ -245,26 +256,22 @@ def _figure(tasks: dict[str, list[Piece]]) -> bytes:
                 _horizons(tasks),
                 line="--",
             )
-        numbers = sorted(
-            {int(s) for p in pieces for s in p.get("samplers", {}).get("by_denoising_steps", {})}
-        )
-        if numbers:
-            _curve(right, pieces, name, color, _sampled, numbers)
+        if marks:
+            _curve(right, pieces, name, color, at_mark, range(len(marks) + 1))
     left.set_title("dreams exactly right so far, mean of seeds", fontsize=10)
     middle.set_title("R2 of vectors at the horizon", fontsize=10)
     right.set_title("exact (or R2) after 15, by denoising steps", fontsize=10)
-    for axes, label in (
-        (left, "horizon, environment steps"),
-        (middle, "horizon, environment steps"),
-        (right, "denoising steps a frame"),
-    ):
+    for axes in (left, middle):
         axes.set_xscale("log")
-        axes.set_xlabel(label)
-        axes.set_ylim(-0.02, 1.02)
-        axes.grid(color=GRID, linewidth=0.6)
-        ticks = sorted({int(x) for line in axes.lines for x in np.asarray(line.get_xdata())})
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.set_xlabel("horizon, environment steps")
+        axes.set_xticks(_horizons(tasks), [str(horizon) for horizon in _horizons(tasks)])
         axes.minorticks_off()
+    right.set_xlabel("denoising steps a frame; K draws one token a pass")
+    right.set_xticks(range(len(marks) + 1), [*map(str, marks), "K"])
+    for axes in (left, middle, right):
+        lowest = min((float(np.min(line.get_ydata())) for line in axes.lines), default=0.0)
+        axes.set_ylim(max(0.0, np.floor(lowest * 10) / 10) - 0.02, 1.02)
+        axes.grid(color=GRID, linewidth=0.6)
     for axes in (left, middle):
         if axes.lines:
             axes.legend(fontsize=8, facecolor=PANEL, edgecolor=EDGE, labelcolor=INK, loc="best")

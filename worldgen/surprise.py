@@ -142,7 +142,7 @@ def context_windows(dataset: TokenDataset, num_codes: int) -> Iterator[tuple[Win
     firsts, begins = _first_frames(dataset, length)
     rows = max(1, _MOST_LOGITS // ((length - 1) * dataset.tokens.shape[1] * num_codes))
     later = torch.arange(1, length, device=dataset.tokens.device)
-    for first, begin in zip(firsts.split(rows), begins.split(rows), strict=True):
+    for first, begin in zip(torch.split(firsts, rows), torch.split(begins, rows), strict=True):
         windows = dataset.windows_at(first, length)
         index = first.unsqueeze(1) + later
         wanted = windows.valid[:, 1:] & (begin.unsqueeze(1) | (later >= context))
@@ -161,16 +161,28 @@ def _first_frames(dataset: TokenDataset, length: int) -> tuple[Tensor, Tensor]:
 
 
 def score_episodes(
-    dynamics: Dynamics, dataset: TokenDataset, num_samples: int, generator: torch.Generator
+    dynamics: Dynamics,
+    dataset: TokenDataset,
+    num_codes: int,
+    num_samples: int,
+    generator: torch.Generator,
 ) -> Surprise:
-    """Score every transition of a dataset, in the order of its episodes."""
+    """Score every transition of a dataset, in the order of its episodes.
+
+    Args:
+        dynamics: The network.
+        dataset: The episodes.
+        num_codes: V, of the largest codebook.
+        num_samples: Masks a frame, for the bound.
+        generator: Of the masks.
+    """
     parts = [torch.zeros(dataset.num_frames, device=dataset.tokens.device) for _ in range(4)]
-    num_codes = max(port.codebook.size for port in dynamics.ports)  # type: ignore[union-attr]
-    for windows, index in context_windows(dataset, int(num_codes)):
+    for windows, index in context_windows(dataset, num_codes):
         nats = score_windows(dynamics, windows, num_samples, generator)
         wanted = index >= 0
         for part, values in zip(parts, nats, strict=True):
             part[index[wanted]] = values[wanted]
     is_first = torch.zeros(dataset.num_frames, dtype=torch.bool, device=dataset.tokens.device)
     is_first[dataset.first_frames] = True
-    return Surprise(*(part[~is_first].cpu().numpy() for part in parts), dataset.tokens.shape[1])
+    at_once, bound, reward, termination = (part[~is_first].cpu().numpy() for part in parts)
+    return Surprise(at_once, bound, reward, termination, dataset.tokens.shape[1])

@@ -334,7 +334,8 @@ class WorldModel:
             raise DatasetError("the world model has not been trained: call `fit` first")
         dataset = episodes if isinstance(episodes, TokenDataset) else self.dataset(episodes)
         generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "surprise"))
-        return score_episodes(self.dynamics, dataset, num_samples, generator)
+        num_codes = int(self.tokenizer.token_nvec.max())
+        return score_episodes(self.dynamics, dataset, num_codes, num_samples, generator)
 
     def _first_frames(self, observations: Any) -> Context:
         tokens = self.encode(observations).unsqueeze(1)

@@ -25,7 +25,7 @@ from worldgen.evaluation.plot_style import (
     new_figure,
 )
 from worldgen.evaluation.reliability import Reliability
-from worldgen.evaluation.report import FidelityReport, HorizonFidelity
+from worldgen.evaluation.report import Agreement, FidelityReport, HorizonFidelity
 from worldgen.evaluation.sampler_comparison import SamplerComparison
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _SIZE = (11, 4.8)
 _MOST_CURVES = 6
 
 _Get = Callable[[HorizonFidelity], float | None]
+_Part = Callable[[Agreement], float | None]
 _Points = list[tuple[int, float]]
 
 
@@ -127,52 +128,45 @@ def _percent_axis(axes: Axes) -> None:
 
 def _plot_observations(axes: Axes, report: FidelityReport) -> None:
     """Draw what the observations at each horizon are worth, with the tokenizer's ceiling."""
+    parts: list[tuple[str, _Part]] = []
     ceiling = report.reconstruction
-    curves: list[tuple[str, float | None, _Get]] = []
     if ceiling.cells is not None:
-        curves.append(("single values", ceiling.cells, lambda entry: entry.agreement.cells))
-    for name in _worst_objects(report):
-        curves.append(
-            (
-                f"{name} cells",
-                ceiling.objects.get(name),
-                lambda e, n=name: e.agreement.objects.get(n),
-            )  # type: ignore[misc]
-        )
+        parts.append(("single values", lambda agreement: agreement.cells))
+    parts += [(f"{name} cells", _entry("objects", name)) for name in _worst_objects(report)]
     for path in ceiling.r2:
-        curves.append((f"R2 of {path}", ceiling.r2[path], lambda e, p=path: e.agreement.r2.get(p)))  # type: ignore[misc]
-        curves.append(
-            (
-                "  its worst entry",
-                ceiling.r2_worst[path],
-                lambda e, p=path: e.agreement.r2_worst.get(p),
-            )  # type: ignore[misc]
-        )
-    title = "observations at the horizon"
-    if ceiling.psnr and not curves:
-        for path in ceiling.psnr:
-            curves.append(
-                (
-                    f"PSNR of {path}, dB",
-                    ceiling.psnr[path],
-                    lambda e, p=path: e.agreement.psnr.get(p),
-                )
-            )  # type: ignore[misc]
-    for color, (label, best, get) in zip(COLORS, curves[:_MOST_CURVES], strict=False):
-        _curve(axes, report.horizons, get, label, color)
+        parts.append((f"R2 of {path}", _entry("r2", path)))
+        parts.append(("its worst entry", _entry("r2_worst", path)))
+    decibels = not parts
+    if decibels:
+        parts = [(f"PSNR of {path}, dB", _entry("psnr", path)) for path in ceiling.psnr]
+    for color, (label, get) in zip(COLORS, parts[:_MOST_CURVES], strict=False):
+        _curve(axes, report.horizons, _at_horizon(get), label, color)
+        best = get(ceiling)
         if best is not None:
             axes.axhline(best, color=color, linewidth=0.8, linestyle=":", alpha=0.8)
-    if any(label.startswith("PSNR") for label, _, _ in curves):
-        axes.set_ylabel("dB")
-    else:
+    if not decibels:
         axes.set_ylim(top=1.02, bottom=_bottom(axes))
-    _finish(axes, report.horizons, f"{title}; dotted: the tokenizer alone")
+    _finish(axes, report.horizons, "observations at the horizon; dotted: the tokenizer alone")
+
+
+def _entry(name: str, key: str) -> _Part:
+    """Give the reader of one entry of a dictionary of `Agreement`."""
+
+    def get(agreement: Agreement) -> float | None:
+        found: dict[str, float] = getattr(agreement, name)
+        return found.get(key)
+
+    return get
+
+
+def _at_horizon(get: _Part) -> _Get:
+    return lambda entry: get(entry.agreement)
 
 
 def _bottom(axes: Axes) -> float:
     """Choose where the axis begins: at a round share below what is drawn, -1 at least."""
     lowest = min((float(np.min(line.get_ydata())) for line in axes.lines), default=0.0)
-    return max(-1.0, np.floor(lowest * 10) / 10 - 0.02)
+    return max(-1.0, float(np.floor(lowest * 10)) / 10 - 0.02)
 
 
 def _worst_objects(report: FidelityReport) -> list[str]:

@@ -74,8 +74,8 @@ def test_the_error_is_the_naive_one():
 def test_true_probabilities_have_nearly_no_error():
     rng = np.random.default_rng(1)
     predicted = rng.random(50_000)
-    assert reliability(predicted, rng.random(50_000) < predicted).error < 0.01
-    assert reliability(predicted, rng.random(50_000) < 0.5).error > 0.2
+    assert float(reliability(predicted, rng.random(50_000) < predicted).error) < 0.01
+    assert float(reliability(predicted, rng.random(50_000) < 0.5).error) > 0.2
     assert reliability(np.empty(0), np.empty(0)).error is None
     assert reliability(np.array([0.3]), np.array([True])).error == pytest.approx(0.7)
 
@@ -159,7 +159,7 @@ def test_a_partial_view_is_measured_cell_by_cell(model, episodes, tmp_path):
     revealed = found.groups["revealed cells"].likeliest
     assert sum(revealed.counts) == found.predictors.num_cells
     assert 0 < found.predictors.num_cells < 0.3 * transitions * 49
-    assert 0 <= revealed.error < 0.5
+    assert 0 <= float(revealed.error) < 0.5
     assert found.predictors.model > 0
     assert found.predictors.marginal < found.predictors.copy + 1
     assert calibrate(model, held_out) == found
