@@ -37,6 +37,8 @@ __all__ = [
 
 _STRIDE = 16
 """New frames of a window; the context before them is read again."""
+_WINDOWS = 16
+"""Most windows of a pass: few enough for a processor's caches."""
 _MOST_LOGITS = 2**24
 
 
@@ -96,7 +98,8 @@ def score_windows(
     Args:
         dynamics: The network.
         windows: B windows of T frames. A frame sees what its window holds of its C predecessors.
-        num_samples: Masks a frame, for the bound; a network pass each.
+        num_samples: Masks a frame, for the bound; a network pass each. With 0 the first pass
+            stands for the bound.
         generator: Of the masks.
     """
     targets = windows.tokens[:, 1:]
@@ -105,7 +108,10 @@ def score_windows(
         return _token_nats(dynamics(windows, windows.tokens, masked).token_logits, targets)
 
     prediction = first_pass(dynamics, windows)
-    bound = likelihood_bound(score, tuple(targets.shape), num_samples, generator)
+    at_once = _token_nats(prediction.token_logits, targets).sum(-1)
+    bound = at_once
+    if num_samples:
+        bound = likelihood_bound(score, tuple(targets.shape), num_samples, generator)
     wanted = dynamics.two_hot.encode(windows.rewards[:, 1:])
     said = prediction.reward_logits.float().log_softmax(-1)
     # Less the entropy of the two bins between which a reward lies, which is no surprise.
@@ -113,7 +119,6 @@ def score_windows(
     termination = functional.binary_cross_entropy_with_logits(
         prediction.termination_logits.float(), windows.terminated[:, 1:].float(), reduction="none"
     )
-    at_once = _token_nats(prediction.token_logits, targets).sum(-1)
     return WindowNats(at_once, bound, reward, termination)
 
 
@@ -130,7 +135,7 @@ def context_windows(dataset: TokenDataset, num_codes: int) -> Iterator[tuple[Win
 
     Args:
         dataset: The episodes.
-        num_codes: V, to keep the batches' logits small.
+        num_codes: V of the largest codebook, to keep the batches' logits small.
 
     Yields:
         B windows of T frames; and (B, T - 1) int64, for each of frames 1..T-1 its index among
@@ -140,7 +145,8 @@ def context_windows(dataset: TokenDataset, num_codes: int) -> Iterator[tuple[Win
     context = dataset.context_length
     length = context + _STRIDE
     firsts, begins = _first_frames(dataset, length)
-    rows = max(1, _MOST_LOGITS // ((length - 1) * dataset.tokens.shape[1] * num_codes))
+    logits = (length - 1) * dataset.tokens.shape[1] * num_codes  # Of one window.
+    rows = max(1, min(_WINDOWS, _MOST_LOGITS // logits))
     later = torch.arange(1, length, device=dataset.tokens.device)
     for first, begin in zip(torch.split(firsts, rows), torch.split(begins, rows), strict=True):
         windows = dataset.windows_at(first, length)

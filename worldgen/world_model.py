@@ -20,7 +20,7 @@ from torch import Tensor
 from worldgen import spaces as space_tools
 from worldgen.actions import ActionCodec
 from worldgen.checkpoint import load_folder, save_folder
-from worldgen.config import Config
+from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec, EnvLike, environment_spec, make_env
 from worldgen.data.episode import Episode
 from worldgen.data.token_dataset import Context, TokenDataset
@@ -320,7 +320,8 @@ class WorldModel:
         Args:
             episodes: N transitions in all, or what `dataset` made of them.
             num_samples: Masks a frame for the bound on its tokens, which is a mean over masks;
-                more make it less noisy, and 2^K - 1 make it exact.
+                more make it less noisy, and 2^K - 1 make it exact. With 0 the first pass stands
+                for the bound, which is true of dreams with one denoising step, and costs least.
             seed: Of the masks.
 
         Returns:
@@ -328,10 +329,11 @@ class WorldModel:
 
         Raises:
             DatasetError: If the model has not been trained, or there is no episode.
-            ConfigError: If `num_samples` is under 1.
+            ConfigError: If `num_samples` is under 0.
         """
         if not self.is_fitted:
             raise DatasetError("the world model has not been trained: call `fit` first")
+        require(num_samples >= 0, "num_samples", "be at least 0", num_samples)
         dataset = episodes if isinstance(episodes, TokenDataset) else self.dataset(episodes)
         generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "surprise"))
         num_codes = int(self.tokenizer.token_nvec.max())

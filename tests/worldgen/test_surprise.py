@@ -123,6 +123,9 @@ def test_equal_seeds_give_equal_nats(grid):
     other = model.surprise(model.dataset(episodes), seed=4)
     assert not np.array_equal(first.bound, other.bound)
     assert np.array_equal(first.first_pass, other.first_pass)
+    cheapest = model.surprise(episodes, num_samples=0)
+    assert np.array_equal(cheapest.bound, cheapest.first_pass)
+    assert np.array_equal(cheapest.first_pass, first.first_pass)
 
 
 def test_several_leaves_are_scored_together():
@@ -135,8 +138,8 @@ def test_several_leaves_are_scored_together():
 
 def test_wrong_use_is_explained(grid):
     model, episodes = grid
-    with pytest.raises(ConfigError, match="`num_samples` must be at least 1"):
-        model.surprise(episodes, num_samples=0)
+    with pytest.raises(ConfigError, match="`num_samples` must be at least 0"):
+        model.surprise(episodes, num_samples=-1)
     untrained = WorldModel.for_env(GridWorld, device="cpu")
     with pytest.raises(DatasetError, match="call `fit` first"):
         untrained.surprise(episodes)

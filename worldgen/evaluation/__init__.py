@@ -5,6 +5,7 @@ from __future__ import annotations
 from worldgen.evaluation.calibration import CalibrationReport, calibrate
 from worldgen.evaluation.code_atlas import write_code_atlas
 from worldgen.evaluation.fidelity import evaluate
+from worldgen.evaluation.fidelity_folder import write_fidelity
 from worldgen.evaluation.film import Film, best_moment, dream_film, dream_strip
 from worldgen.evaluation.paired_dream import PairedDream, dream_along
 from worldgen.evaluation.report import (
@@ -37,4 +38,5 @@ __all__ = [
     "token_film",
     "token_frame",
     "write_code_atlas",
+    "write_fidelity",
 ]
