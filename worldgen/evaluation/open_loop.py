@@ -17,6 +17,7 @@ import torch
 from worldgen.data.token_dataset import TokenDataset
 from worldgen.evaluation.comparison import Comparison, frame_right
 from worldgen.evaluation.events import rewards_right
+from worldgen.evaluation.intervals import wilson_interval
 from worldgen.evaluation.moments import Starts, Truth
 from worldgen.evaluation.report import HorizonFidelity
 from worldgen.evaluation.view_tracker import ViewTracker, follow_contexts
@@ -49,22 +50,35 @@ class DreamRecord:
         used: np.ndarray,
         reached: np.ndarray,
         comparison: Comparison,
-        determined: float | None,
+        determined: list[np.ndarray] | None,
     ) -> HorizonFidelity:
-        """Give the shares over the dreams that are used at a horizon."""
+        """Give the shares over the dreams that are used at a horizon.
+
+        Args:
+            horizon: In environment steps.
+            used: (D,) bool.
+            reached: (D,) bool, whether the real episode goes as far.
+            comparison: Of the observations at the horizon.
+            determined: Shares of determined cells there; None without a partial view.
+        """
         right = self.wrong[:, used] > horizon
         exact, certain, rewards, ends = (_mean(part) for part in right)
+        exact = exact if comparison.exact_is_defined else None
+        certain = None if determined is None else certain
+        count = int(used.sum())
         real, said = self.real_end[used], self.said_end[used]
         ended = real <= horizon
         too_soon = (said <= horizon) & (said < real - 1)
         agreement = comparison.agreement()
         return HorizonFidelity(
             horizon=horizon,
-            num_dreams=int(used.sum()),
+            num_dreams=count,
             num_reached=int((used & reached).sum()),
-            exact=exact if comparison.exact_is_defined else None,
-            determined_exact=None if determined is None else certain,
-            determined_share=determined,
+            exact=exact,
+            exact_interval=_interval(exact, count),
+            determined_exact=certain,
+            determined_interval=_interval(certain, count),
+            determined_share=_share(determined or []),
             rewards=rewards,
             terminations=ends,
             num_ended=int(ended.sum()),
@@ -128,7 +142,7 @@ class OpenLoop:
                 used,
                 left >= horizon,
                 comparisons[horizon],
-                _share(shares[horizon]) if self._view else None,
+                shares[horizon] if self._view else None,
             )
             for horizon, used in starts.used.items()
         )
@@ -244,6 +258,10 @@ def _first(steps: np.ndarray, happened: np.ndarray, step: int) -> None:
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
+
+
+def _interval(share: float | None, count: int) -> list[float] | None:
+    return None if share is None else list(wilson_interval(share, count))
 
 
 def _share(parts: list[np.ndarray]) -> float | None:

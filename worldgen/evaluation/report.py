@@ -67,9 +67,13 @@ class HorizonFidelity:
     exact: float | None
     """Share of dreams that were right so far: each symbol and category of each frame, the sign
     of each reward and each termination. None without symbols and categories."""
+    exact_interval: list[float] | None
+    """Its 95% interval, Wilson's, which takes the dreams to be independent of each other."""
     determined_exact: float | None
     """The same for what the frames before the dream determine. None but for MiniGrid's partial
     view, see `worldgen.evaluation.view_tracker`."""
+    determined_interval: list[float] | None
+    """Its 95% interval."""
     determined_share: float | None
     """Share of the view's cells at this horizon that are determined."""
     rewards: float | None
@@ -86,10 +90,7 @@ class HorizonFidelity:
     """Observations at this horizon alone."""
 
     def interval(self, share: float | None) -> tuple[float, float] | None:
-        """Give the 95% interval of a share of this horizon's dreams, None for none.
-
-        It is Wilson's, which takes the dreams to be independent of each other.
-        """
+        """Give the 95% interval of any share of this horizon's dreams, None for none."""
         return None if share is None else wilson_interval(share, self.num_dreams)
 
 

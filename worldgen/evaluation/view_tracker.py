@@ -28,6 +28,8 @@ _LEFT, _RIGHT, _FORWARD, _PICK_UP, _DROP, _TOGGLE, _DONE = range(7)
 _AHEAD = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
 _NOTHING = np.array((_EMPTY, 0, 0), np.uint8)
 _HIGHS = (10, 5, 3)
+_LARGEST_MAP = 129
+"""Side of the map, which goes round at its edges: over twice the largest of MiniGrid's worlds."""
 
 
 def tracked_view(
@@ -113,7 +115,8 @@ class ViewTracker:
     def __init__(self, views: np.ndarray, num_actions: int) -> None:
         count, self._size = views.shape[:2]
         reach = num_actions + self._size
-        self._cells = np.zeros((count, 2 * reach + 1, 2 * reach + 1, 3), np.uint8)
+        self._side = min(2 * reach + 1, _LARGEST_MAP)
+        self._cells = np.zeros((count, self._side, self._side, 3), np.uint8)
         self._known = np.zeros(self._cells.shape[:3], bool)
         self._rows = np.arange(count)
         self._position = np.full((count, 2), reach)
@@ -144,11 +147,11 @@ class ViewTracker:
         x = (np.arange(size) - size // 2)[None, :, None, None]
         y = (size - 1 - np.arange(size))[None, None, :, None]
         places: np.ndarray = self._position[:, None, None] + y * ahead + x * aside
-        return places
+        return places % self._side
 
     def act(self, actions: np.ndarray) -> None:
         """Do what MiniGrid does with B actions."""
-        front = self._position + _AHEAD[self._direction]
+        front = (self._position + _AHEAD[self._direction]) % self._side
         place = (self._rows, front[:, 0], front[:, 1])
         cell, known = self._cells[place], self._known[place]
         kind = cell[:, 0]

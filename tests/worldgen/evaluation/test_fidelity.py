@@ -41,6 +41,8 @@ def test_dreams_count_as_exact_until_their_first_mistake(counting_model, counted
     assert one.exact == three.exact == 1
     # All 9 moments are used; the first 6 have more than 3 steps left, and go wrong at the 4th.
     assert five.exact == pytest.approx(3 / 9)
+    assert five.exact_interval == pytest.approx([0.1206, 0.6458], abs=1e-4)
+    assert five.interval(five.exact) == tuple(five.exact_interval)
     assert (one.num_reached, three.num_reached, five.num_reached) == (9, 7, 5)
     assert five.agreement.cells == 0
 
@@ -72,7 +74,7 @@ def test_a_horizon_that_nothing_reaches_is_reported_as_such(counting_model, coun
     assert (five.num_dreams, five.num_reached, five.num_ended) == (0, 0, 0)
     assert five.exact is five.rewards is five.terminations is five.end_timing is None
     assert five.false_ends is five.agreement.cells is None
-    assert five.interval(five.exact) is None
+    assert five.interval(five.exact) is five.exact_interval is None
     assert report.at(3).exact == 1
     assert "-" in str(report)
 

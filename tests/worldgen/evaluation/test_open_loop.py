@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from benchmarks.minigrid_player import collect_mixed
-from worldgen.evaluation.comparison import leaf_kinds
 from worldgen.evaluation.moments import Truth, choose_starts
 from worldgen.evaluation.open_loop import OpenLoop
 from worldgen.evaluation.view_tracker import follow_contexts
 from worldgen.imagination import ImaginedStep
 
 CONTEXT = 3
+KINDS: dict = {"direction": "words", "image": "minigrid"}
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,13 @@ class Replay:
     def __init__(self, truth, frames, spoil):
         self.truth, self.frames, self.spoil, self.time = truth, frames, spoil, 0
         self.tracker = follow_contexts(
-            truth.observations["image"], truth.actions, truth.frame, frames, CONTEXT, 40
+            truth.observations["image"], truth.actions, truth.frame, frames, CONTEXT, 50
         )
 
     def step(self, actions):
         self.time += 1
         index = np.minimum(self.frames + self.time, self.truth.last[self.frames])
-        if self.time <= 30:
+        if self.time <= 50:
             self.tracker.act(self.truth.actions[index])
         images = self.truth.observations["image"][index].copy()
         self.spoil(images, self.tracker.expected(), self.time)
@@ -59,7 +59,7 @@ def dreams(episodes, spoil, horizons=(1, 5, 20)):
     loop = OpenLoop(
         truth,
         SimpleNamespace(context_length=CONTEXT),
-        leaf_kinds(episodes.observation_space),
+        KINDS,
         0.5,
         "image",
         begin,
@@ -76,6 +76,13 @@ def test_a_replay_is_right_in_all(episodes):
     # From one step to 20 the share of what is known from 3 frames falls, and is not nothing.
     found = dreams(episodes, lambda *_: None)
     assert 1 > found[1].determined_share > found[20].determined_share > 0.1
+
+
+def test_where_every_episode_has_ended_the_dreams_still_count(episodes):
+    found = dreams([e for e in episodes if e.terminated[-1]], lambda *_: None, (1, 500))[500]
+    assert (found.num_dreams, found.num_reached) == (60, 0)
+    assert found.exact == found.determined_exact == 1
+    assert found.determined_share is None
 
 
 def test_what_no_past_determines_may_be_wrong(episodes):

@@ -11,6 +11,7 @@ from minigrid.core.world_object import Wall
 
 import worldgen
 from benchmarks.minigrid_player import collect_mixed
+from worldgen.evaluation import view_tracker
 from worldgen.evaluation.view_tracker import ViewTracker, tracked_view, visible_cells
 from worldgen.spaces import leaves
 
@@ -122,6 +123,23 @@ def test_a_step_into_the_unknown_loses_the_way():
     tracker.act(np.array([2]))
     assert tracker.expected().lost[0]
     assert not tracker.expected().determined.any()
+
+
+def test_a_map_that_goes_round_is_as_good_as_a_large_one(monkeypatch):
+    episodes = collect_mixed("MiniGrid-DoorKey-8x8-v0", 600, seed=4)
+    episode = max(episodes, key=len)
+    views = episode.observations["image"]
+    large = ViewTracker(views[:1], len(episode))
+    monkeypatch.setattr(view_tracker, "_LARGEST_MAP", 21)  # 8 cells of the world, 13 of two views.
+    small = ViewTracker(views[:1], len(episode))
+    for time in range(len(episode)):
+        for tracker in (large, small):
+            tracker.act(episode.actions[time][None])
+        first, second = large.expected(), small.expected()
+        assert np.array_equal(first.determined, second.determined)
+        assert np.array_equal(first.cells[first.determined], second.cells[second.determined])
+        for tracker in (large, small):
+            tracker.observe(views[time + 1][None])
 
 
 def test_only_partial_views_are_tracked():
