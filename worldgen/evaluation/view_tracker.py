@@ -146,8 +146,8 @@ class ViewTracker:
         aside = np.stack([-ahead[..., 1], ahead[..., 0]], -1)
         x = (np.arange(size) - size // 2)[None, :, None, None]
         y = (size - 1 - np.arange(size))[None, None, :, None]
-        places: np.ndarray = self._position[:, None, None] + y * ahead + x * aside
-        return places % self._side
+        places: np.ndarray = (self._position[:, None, None] + y * ahead + x * aside) % self._side
+        return places
 
     def act(self, actions: np.ndarray) -> None:
         """Do what MiniGrid does with B actions."""
