@@ -280,8 +280,9 @@ def _report(result: dict[str, Any]) -> str:
         f"{result['weights']:,} weights, {result['tokens']} tokens a frame, "
         f"{result['precision']}; matrix rate {result['matrix_rate_flops'] / 1e9:.0f} GFLOP/s; the "
         f"real environment makes {result['real_steps_per_second']:,.0f} steps/s.\n\n{table}\n\n"
-        f"A dream of {long['horizon']:,} environment steps, 64 rows: {long['first_tenth_ms']:.1f} ms "
-        f"a step in its first tenth, {long['last_tenth_ms']:.1f} ms in its last; the memory held "
+        f"A dream of {long['horizon']:,} environment steps, 64 rows: "
+        f"{long['first_tenth_ms']:.1f} ms a step in its first tenth, "
+        f"{long['last_tenth_ms']:.1f} ms in its last; the memory held "
         f"grew by {long['memory_growth_megabytes']:.1f} MB between.\n"
     )
 

@@ -35,7 +35,14 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
     frozenset({"worldgen.dynamics"}),
     frozenset({"worldgen.frozen_dynamics"}),
-    frozenset({"worldgen.dynamics_training", "worldgen.imagination", "worldgen.inspection"}),
+    frozenset(
+        {
+            "worldgen.dynamics_training",
+            "worldgen.imagination",
+            "worldgen.inspection",
+            "worldgen.surprise",
+        }
+    ),
     frozenset({"worldgen.fitting"}),
     frozenset({"worldgen.world_model"}),
     frozenset({"worldgen.evaluation", "worldgen.run_folder"}),

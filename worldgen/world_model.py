@@ -20,7 +20,7 @@ from torch import Tensor
 from worldgen import spaces as space_tools
 from worldgen.actions import ActionCodec
 from worldgen.checkpoint import load_folder, save_folder
-from worldgen.config import Config
+from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec, EnvLike, environment_spec, make_env
 from worldgen.data.episode import Episode
 from worldgen.data.token_dataset import Context, TokenDataset
@@ -33,6 +33,7 @@ from worldgen.fitting import FitResult, fit_world_model
 from worldgen.imagination import Imagination
 from worldgen.rollout import Policy, Rollout, action_source
 from worldgen.seeding import derived_seed, seeded_initialization
+from worldgen.surprise import Surprise, score_episodes
 from worldgen.tokenizer import Tokenizer, TokenizerConfig
 
 __all__ = ["WorldModel", "WorldModelConfig"]
@@ -307,6 +308,36 @@ class WorldModel:
             torch.stack([r.termination_probability for r in results], 1).cpu().numpy(),
             torch.stack([r.terminated for r in results], 1).cpu().numpy(),
         )
+
+    def surprise(
+        self, episodes: Sequence[Episode] | TokenDataset, *, num_samples: int = 4, seed: int = 0
+    ) -> Surprise:
+        """Say how little the model expected each transition of real episodes, in nats.
+
+        Every transition is scored given the C real frames before it. It costs `num_samples` + 1
+        network passes over the episodes, many transitions at a time.
+
+        Args:
+            episodes: N transitions in all, or what `dataset` made of them.
+            num_samples: Masks a frame for the bound on its tokens, which is a mean over masks;
+                more make it less noisy, and 2^K - 1 make it exact. With 0 the first pass stands
+                for the bound, which is true of dreams with one denoising step, and costs least.
+            seed: Of the masks.
+
+        Returns:
+            Arrays (N,), the episodes one after the other.
+
+        Raises:
+            DatasetError: If the model has not been trained, or there is no episode.
+            ConfigError: If `num_samples` is under 0.
+        """
+        if not self.is_fitted:
+            raise DatasetError("the world model has not been trained: call `fit` first")
+        require(num_samples >= 0, "num_samples", "be at least 0", num_samples)
+        dataset = episodes if isinstance(episodes, TokenDataset) else self.dataset(episodes)
+        generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "surprise"))
+        num_codes = int(self.tokenizer.token_nvec.max())
+        return score_episodes(self.dynamics, dataset, num_codes, num_samples, generator)
 
     def _first_frames(self, observations: Any) -> Context:
         tokens = self.encode(observations).unsqueeze(1)

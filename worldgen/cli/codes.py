@@ -47,7 +47,7 @@ def run(arguments: Arguments) -> None:
     from worldgen.cli.saved import find_held_out, load_tokenizer
     from worldgen.data.episodes import Episodes
     from worldgen.evaluation.code_atlas import check_output, write_code_atlas
-    from worldgen.evaluation.code_plots import require_matplotlib
+    from worldgen.evaluation.plot_style import require_matplotlib
     from worldgen.inspection.code_usage import require_codes
 
     require_matplotlib()

@@ -110,6 +110,7 @@ class TokenDataset:
         lengths = np.array([len(episode) + 1 for episode in episodes])
         firsts = lengths.cumsum() - lengths
         self.first_frames = torch.from_numpy(firsts).to(device)
+        self.lengths = torch.from_numpy(lengths).to(device)
         self._first = torch.from_numpy(firsts.repeat(lengths)).to(device)
         self._last = torch.from_numpy((firsts + lengths - 1).repeat(lengths)).to(device)
         self.actions = codec.none(len(tokens), device=device)
@@ -170,7 +171,7 @@ class TokenDataset:
             centre[num_events : num_events + num_hard] = self._hard_targets(num_hard, generator)
         first = centre - 1 - _randint(max(length - 1, 1), batch, generator)
         latest = max(self.num_frames - length, 0)
-        return self._windows(first.clamp(0, latest), length)
+        return self.windows_at(first.clamp(0, latest), length)
 
     def _hard_targets(self, count: int, generator: torch.Generator) -> Tensor:
         # Inverting the cumulative sum: torch.multinomial would not take so many entries.
@@ -179,13 +180,12 @@ class TokenDataset:
         place = torch.searchsorted(cumulative, uniform.double() * cumulative[-1], right=True)
         return self._targets[place.clamp(max=len(self._targets) - 1)]
 
-    def _windows(self, first: Tensor, length: int) -> Windows:
+    def windows_at(self, first: Tensor, length: int) -> Windows:
+        """Give the windows of `length` frames that begin at frames `first` (B,) of the N."""
         index = first.unsqueeze(1) + torch.arange(length, device=first.device)
-        beyond = index >= self.num_frames  # in a dataset that is shorter than a window
+        beyond = index >= self.num_frames  # the last frame again, as episodes of their own
         index = index.clamp(max=self.num_frames - 1)
-        episode = self._episode[index]
-        if self.num_frames < length:
-            episode = episode + beyond.cumsum(1)  # each its own, so that nothing follows it
+        episode = self._episode[index] + beyond.cumsum(1)
         return Windows(
             self.tokens[index],
             self.actions[index],

@@ -53,18 +53,26 @@ def test_fit_takes_its_settings_and_goes_on_from_a_model(command, episodes, mode
     assert WorldModel.load(output).config == loaded.config
 
 
-def test_evaluate_prints_a_table_and_writes_a_report(command, episodes, model, tmp_path):
-    path = tmp_path / "report.json"
+def test_evaluate_prints_a_table_and_writes_a_folder(command, episodes, model, tmp_path):
+    path = tmp_path / "fidelity"
     arguments = ("evaluate", model, episodes, "--dreams", 16, "--horizons", 1, 4, "--output", path)
-    ended = command(*arguments, "--denoising-steps", 2)
+    ended = command(*arguments, "--denoising-steps", 2, "--samplers", 1, 2)
     assert ended.code == 0, ended.err
-    report = FidelityReport.load(path)
+    report = FidelityReport.load(path / "report.json")
     assert str(report) in ended.out
     assert [entry.horizon for entry in report.horizons] == [1, 4]
+    assert sorted(file.name for file in path.iterdir()) == [
+        "calibration.json",
+        "calibration.png",
+        "drift.png",
+        "report.json",
+        "samplers.json",
+        "samplers.png",
+    ]
     again = command(*arguments)
     assert again.code == 1
     assert "--overwrite" in again.err
-    assert command(*arguments, "--overwrite").code == 0
+    assert command(*arguments, "--overwrite", "--samplers", "--no-plots").code == 0
 
 
 def test_dream_films_given_episodes(command, episodes, model, tmp_path):
