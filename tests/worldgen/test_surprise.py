@@ -11,7 +11,6 @@ from worlds import DictWorld, GridWorld
 
 import worldgen
 from worldgen import Episodes, WorldModel, WorldModelConfig
-from worldgen.data.token_dataset import Windows
 from worldgen.dynamics import DynamicsConfig
 from worldgen.errors import ConfigError, DatasetError
 from worldgen.surprise import context_windows, first_pass
@@ -54,13 +53,7 @@ def test_each_transition_is_scored_as_from_its_own_context(grid):
             if place % 7 == 0:
                 begin = max(0, time - CONTEXT + 1)
                 rows = torch.arange(first + begin, first + time + 2)[None]
-                windows = Windows(
-                    dataset.tokens[rows],
-                    dataset.actions[rows],
-                    dataset.rewards[rows],
-                    dataset.terminated[rows],
-                    torch.ones_like(rows, dtype=torch.bool),
-                )
+                windows = dataset.windows_at(rows[:, 0], rows.shape[1])
                 said = first_pass(model.dynamics, windows)
                 logs = said.token_logits[0, -1].log_softmax(-1)
                 nats = -logs.gather(-1, dataset.tokens[rows[0, -1]].unsqueeze(-1)).sum()
