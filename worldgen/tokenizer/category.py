@@ -25,7 +25,7 @@ class CategoryCodec(nn.Module):
         dim: E, entries of an embedding.
     """
 
-    encodes_few = True
+    encodes_few = decodes_few = True
     start: Tensor
     vectors: Tensor
 
@@ -66,6 +66,11 @@ class CategoryCodec(nn.Module):
         values = observations.reshape(len(observations), -1).astype(np.int64)
         codes: np.ndarray = values - self._start
         return codes
+
+    def decode_few(self, codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Codes (B, K) to values (B, *shape), without torch."""
+        values: np.ndarray = (codes + self._start).reshape(len(codes), *shape)
+        return values
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, K) to values (B, ...)."""

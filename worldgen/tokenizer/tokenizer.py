@@ -328,11 +328,17 @@ class Tokenizer(nn.Module):
     def decode_flat(self, tokens: Tensor) -> dict[str, np.ndarray]:
         """Decode tokens (B, K) to a flat batch, path -> (B, ...)."""
         self._check_fitted()
+        few = tokens.cpu().numpy() if len(tokens) <= _FEW else None
         tokens = tokens.to(self.device)
-        return {
-            path: _as_leaf(self._codec(path).decode(tokens[:, place]), self._leaves[path])
-            for path, place in self.token_slices.items()
-        }
+        decoded = {}
+        for path, place in self.token_slices.items():
+            codec, leaf = self._codec(path), self._leaves[path]
+            if few is not None and not isinstance(codec, TextCodec) and codec.decodes_few:
+                values = codec.decode_few(few[:, place], leaf.shape or ())
+                decoded[path] = values.astype(leaf.dtype, copy=False)
+            else:
+                decoded[path] = _as_leaf(codec.decode(tokens[:, place]), leaf)
+        return decoded
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Look up the code vectors of tokens: (B, K) -> (B, K, E) float32."""
