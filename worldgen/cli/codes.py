@@ -101,7 +101,8 @@ def _table(usage: CodeUsage) -> str:
     from worldgen.inspection.code_pictures import percent
 
     lines = [
-        f"{usage.num_frames:,} frames, {percent(usage.exact_frames)} of them come back exactly",
+        f"{usage.num_frames:,} frames, {percent(usage.exact_frames)} of them come back exactly"
+        f"{usage.tolerance}",
         f"{'leaf':16} {'codes':>7} {'in use':>7} {'perplexity':>11} {'exact patches':>14}",
     ]
     for path, leaf in usage.leaves.items():

@@ -29,6 +29,8 @@ _BACKGROUND, _PANEL, _INK, _QUIET = "#16181d", "#20232a", "#e2e4e9", "#9499a4"
 _COLORS = ("#60a5fa", "#fbbf24", "#34d399", "#f87171", "#c084fc", "#22d3ee", "#f472b6", "#a3e635")
 _DPI = 110
 _LARGEST_MAP = 24
+_FEW_CODES = 12
+"""Codes that do not need a logarithmic axis."""
 
 
 def require_matplotlib() -> None:
@@ -99,7 +101,7 @@ def _style(axes: Axes) -> None:
 
 
 def _plot_ranks(axes: Axes, leaf: LeafUsage) -> None:
-    """Draw each codebook's counts, the largest first, on logarithmic axes."""
+    """Draw each codebook's counts, the largest first, on a logarithmic axis."""
     for index, codebook in enumerate(leaf.codebooks):
         counts = np.sort(codebook.totals)[::-1][: codebook.in_use]
         axes.plot(
@@ -111,9 +113,12 @@ def _plot_ranks(axes: Axes, leaf: LeafUsage) -> None:
             color=_COLORS[index % len(_COLORS)],
             label=f"{codebook.name} ({codebook.in_use})",
         )
-    axes.set_xscale("log")
+    if max(codebook.in_use for codebook in leaf.codebooks) > _FEW_CODES:
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_yscale("log")
-    _plain_numbers(axes.xaxis)
     _plain_numbers(axes.yaxis)
     axes.set_ylim(0.8, 2 * max(codebook.totals.max() for codebook in leaf.codebooks))
     axes.set_xlabel("rank of the code")

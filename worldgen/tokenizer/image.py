@@ -35,6 +35,7 @@ class Image:
     linear_skip = False
     shared_scale = False
     features_describe = False
+    unseen_error = 4.0
     cell_size = 0
 
     def __init__(self, space: spaces.Box, max_tokens: int) -> None:

@@ -57,6 +57,8 @@ class Modality(Protocol):
     vector has to."""
     patch_shape: tuple[int, ...]
     """Shape of a patch, without channels: rows and columns of cells or pixels, or numbers."""
+    unseen_error: float
+    """Error of a patch, in the unit of `errors`, up to which it does not look wrong."""
     cell_size: int
     """Values of a cell, for patches that are made of cells of symbols; 0 for others."""
 

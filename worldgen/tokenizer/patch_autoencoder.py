@@ -185,10 +185,11 @@ class PatchAutoencoder(nn.Module):
         return self.modality.errors(self.modality.values(self.outputs(vectors)), standard)
 
     @torch.no_grad()
-    def patch_errors(self, decoded: Tensor, patches: Tensor) -> Tensor:
-        """How wrong decoded patches are, (B, K, P) twice: (B, K), 0 for right."""
+    def patches_lost(self, decoded: Tensor, patches: Tensor) -> Tensor:
+        """Say which decoded patches are wrong for who looks at them: (B, K, P) twice -> (B, K)."""
         pair = [self._standard(self.grouped(part)) for part in (decoded, patches)]
-        return self.modality.errors(*pair).view(patches.shape[:2])
+        errors = self.modality.errors(*pair).view(patches.shape[:2])
+        return errors > self.modality.unseen_error
 
     @torch.no_grad()
     def decode_stages(self, codes: Tensor, group: int = 0) -> Tensor:

@@ -54,6 +54,7 @@ class SymbolicGrid:
     linear_skip = False
     shared_scale = False
     features_describe = True
+    unseen_error = 0.0
 
     def __init__(self, space: spaces.Box, shape: tuple[int, int]) -> None:
         self._shape = space.shape

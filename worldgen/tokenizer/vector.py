@@ -36,6 +36,7 @@ class Vector:
     linear_skip = True
     shared_scale = False
     features_describe = True
+    unseen_error = 0.0
     cell_size = 0
 
     def __init__(self, space: spaces.Box, max_tokens: int) -> None:

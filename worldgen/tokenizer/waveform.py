@@ -47,6 +47,7 @@ class Waveform:
     linear_skip = True
     shared_scale = True
     features_describe = False
+    unseen_error = 0.0
     cell_size = 0
 
     def __init__(self, space: spaces.Box, max_patches: int) -> None:
