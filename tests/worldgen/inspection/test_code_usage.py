@@ -80,7 +80,9 @@ def test_counts_are_those_of_a_naive_count(kind: Any) -> None:
         shares = np.array(list(everywhere.values())) / sum(everywhere.values())
         assert book.perplexity == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
     for path in ("pair", "said"):
-        same = np.array([np.array_equal(*two) for two in zip(frames[path], decoded[path])])
+        same = np.array(
+            [np.array_equal(*two) for two in zip(frames[path], decoded[path], strict=True)]
+        )
         assert same.all()
         assert usage.leaves[path].exact_share == 1
     patches, back = (tokenizer.patches("grid", part["grid"]).numpy() for part in (frames, decoded))
