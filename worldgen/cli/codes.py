@@ -49,6 +49,7 @@ def run(arguments: Arguments) -> None:
     from worldgen.evaluation.code_atlas import check_output, write_code_atlas
     from worldgen.evaluation.code_plots import require_matplotlib
     from worldgen.inspection.code_usage import require_codes
+    from worldgen.spaces import in_short
 
     require_matplotlib()
     output = arguments.output or arguments.model / "codes"
@@ -59,8 +60,9 @@ def run(arguments: Arguments) -> None:
     episodes = _played(arguments, model) if folder is None else Episodes.load(folder)
     if episodes.observation_space != tokenizer.space:
         raise DatasetError(
-            f"the model was built for the observation space {tokenizer.space}, {folder} has "
-            f"{episodes.observation_space}: pass --episodes of the model's own environment"
+            f"the model was built for the observation space {in_short(tokenizer.space)}, "
+            f"{folder} has {in_short(episodes.observation_space)}: pass --episodes of the model's "
+            "own environment"
         )
     usage = write_code_atlas(
         tokenizer,

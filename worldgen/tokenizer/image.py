@@ -58,6 +58,9 @@ class Image:
             return self._shape[1], self._shape[2], self._shape[0]
         return self._shape[0], self._shape[1], self._shape[2]
 
+    def check(self, observations: Tensor) -> None:
+        """Take all pixels."""
+
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, ...) pictures into (B, K, P) uint8, edges repeated as padding."""
         batch = len(observations)

@@ -203,6 +203,7 @@ class PatchAutoencoder(nn.Module):
     @torch.no_grad()
     def encode(self, observations: Tensor) -> Tensor:
         """Encode (B, ...) observations to codes (B, K) int64."""
+        self.modality.check(observations)
         patches = self.grouped(self.modality.patchify(observations))
         codes = self.quantizer.encode(self.latents(patches))
         if self.modality.cell_size and self._has_table:
@@ -292,6 +293,7 @@ class PatchAutoencoder(nn.Module):
         )
 
     def _projected(self, observations: Tensor) -> Tensor:
+        self.modality.check(observations)
         patches = self.grouped(self.modality.patchify(observations))
         return self.quantizer.project(self.latents(patches))
 

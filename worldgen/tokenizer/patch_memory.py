@@ -65,7 +65,7 @@ class PatchMemory:
 
     def decode(self, codes: np.ndarray, table: np.ndarray) -> np.ndarray:
         """Give the frames (B, ...) of codes (B, patches) by a table (V, P) of their patches."""
-        values = table[codes].reshape(len(codes), -1)[:, self._values]
+        values = table[codes].reshape(len(codes), self._places.size)[:, self._values]
         frames: np.ndarray = values.reshape(len(codes), *self._shape)
         return frames
 

@@ -14,6 +14,8 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
+from worldgen.tokenizer.modality import check_finite
+
 __all__ = ["Vector"]
 
 _RIGHT = 0.02
@@ -50,6 +52,10 @@ class Vector:
         self.num_patches = math.ceil(self._size / group)
         self.num_features = self.num_outputs = group
         self.patch_shape: tuple[int, ...] = (group,)
+
+    def check(self, observations: Tensor) -> None:
+        """Refuse NaN and infinity."""
+        check_finite(observations)
 
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, ...) vectors into (B, K, P) float32."""
