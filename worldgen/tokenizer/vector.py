@@ -67,7 +67,8 @@ class Vector:
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         """Undo `patchify`."""
-        return patches.reshape(len(patches), -1)[:, : self._size].reshape(-1, *self._shape)
+        flat = patches.flatten(1)[:, : self._size]
+        return flat.reshape(len(patches), *self._shape)
 
     def features(self, patches: Tensor) -> Tensor:
         """Give the values as they are."""
