@@ -102,6 +102,8 @@ def _style(axes: Axes) -> None:
 
 def _plot_ranks(axes: Axes, leaf: LeafUsage) -> None:
     """Draw each codebook's counts, the largest first, on a logarithmic axis."""
+    from matplotlib.ticker import MaxNLocator
+
     for index, codebook in enumerate(leaf.codebooks):
         counts = np.sort(codebook.totals)[::-1][: codebook.in_use]
         axes.plot(
@@ -117,7 +119,7 @@ def _plot_ranks(axes: Axes, leaf: LeafUsage) -> None:
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis)
     else:
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yscale("log")
     _plain_numbers(axes.yaxis)
     axes.set_ylim(0.8, 2 * max(codebook.totals.max() for codebook in leaf.codebooks))

@@ -7,6 +7,7 @@ Functions:
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -52,7 +53,21 @@ def build_codec(path: str, leaf: spaces.Space[Any], config: TokenizerConfig) -> 
         return _build_waveform_codec(leaf, config)
     else:
         modality = Vector(leaf, config.max_vector_tokens)
+        if config.quantizer.kind == "fsq":
+            levels = _levels(modality.num_features, config.quantizer.codebook_size)
+            quantizer = replace(config.quantizer, levels=levels)
+            return PatchAutoencoder(modality, config.hidden, quantizer)
     return PatchAutoencoder(modality, config.hidden, config.quantizer)
+
+
+def _levels(entries: int, codes: int) -> tuple[int, ...]:
+    """Give a patch's numbers an entry each, as finely cut as about `codes` codes allow.
+
+    >>> _levels(1, 729), _levels(2, 729), _levels(20, 729)
+    ((729,), (27, 27), (3, 3, 3, 3, 3, 3))
+    """
+    count = max(1, min(entries, int(math.log(codes, 3) + 1e-9)))
+    return (max(3, int(codes ** (1 / count) + 1e-9)),) * count
 
 
 def _build_waveform_codec(leaf: spaces.Box, config: TokenizerConfig) -> PatchAutoencoder:

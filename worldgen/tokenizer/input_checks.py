@@ -52,7 +52,7 @@ def check_batch(
                 f"{path!r}, {actual[0]}"
             )
         batch = actual[0]
-        dtype = getattr(observations[path], "dtype", leaf.dtype)
+        dtype: Any = getattr(observations[path], "dtype", leaf.dtype)
         if leaf.dtype is not None and leaf.dtype.kind in "iub" and dtype.kind == "f":
             raise ShapeError(
                 f"`observations` must hold {path!r} as whole numbers, {leaf.dtype}, got {dtype}"
