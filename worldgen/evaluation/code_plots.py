@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["usage_figure"]
 
 _LARGEST_MAP = 24
+_FEW_CODES = 12
+"""Codes that do not need a logarithmic axis."""
 
 
 def usage_figure(leaf: LeafUsage, layout: np.ndarray | None = None) -> Figure:
@@ -51,7 +53,9 @@ def usage_figure(leaf: LeafUsage, layout: np.ndarray | None = None) -> Figure:
 
 
 def _plot_ranks(axes: Axes, leaf: LeafUsage) -> None:
-    """Draw each codebook's counts, the largest first, on logarithmic axes."""
+    """Draw each codebook's counts, the largest first, on a logarithmic axis."""
+    from matplotlib.ticker import MaxNLocator
+
     for index, codebook in enumerate(leaf.codebooks):
         counts = np.sort(codebook.totals)[::-1][: codebook.in_use]
         axes.plot(
@@ -63,9 +67,12 @@ def _plot_ranks(axes: Axes, leaf: LeafUsage) -> None:
             color=COLORS[index % len(COLORS)],
             label=f"{codebook.name} ({codebook.in_use})",
         )
-    axes.set_xscale("log")
+    if max(codebook.in_use for codebook in leaf.codebooks) > _FEW_CODES:
+        axes.set_xscale("log")
+        _plain_numbers(axes.xaxis)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yscale("log")
-    _plain_numbers(axes.xaxis)
     _plain_numbers(axes.yaxis)
     axes.set_ylim(0.8, 2 * max(codebook.totals.max() for codebook in leaf.codebooks))
     axes.set_xlabel("rank of the code")
