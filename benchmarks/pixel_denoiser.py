@@ -1,7 +1,7 @@
 """A pixel-space denoiser of the size that DIAMOND published, for the speed benchmark alone.
 
 Classes:
-    PixelDenoiser: a U-Net of about 4.4 million weights on 64x64 pictures.
+    PixelDenoiser: a U-Net of about four million weights on 64x64 pictures.
 
 DIAMOND, Alonso et al. 2024, https://arxiv.org/abs/2405.12399: a U-Net of four resolutions and 64
 channels, conditioned on four past frames and their actions, three denoising steps a frame. This
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 __all__ = ["PixelDenoiser"]
 
 _CHANNELS, _LEVELS, _CONDITION = 64, 4, 256
+_DOWN, _UP = 2, 3
+"""Blocks a resolution, on the way down and on the way up."""
 
 
 class PixelDenoiser(nn.Module):
@@ -25,34 +27,27 @@ class PixelDenoiser(nn.Module):
         super().__init__()
         width = _CHANNELS
         self.read = nn.Conv2d(15, width, 3, padding=1)
-        self.down = nn.ModuleList(
-            nn.ModuleList([_Residual(width), _Residual(width)]) for _ in range(_LEVELS)
-        )
+        self.down = nn.ModuleList(_Residual(width) for _ in range(_DOWN * _LEVELS))
         self.middle = nn.ModuleList([_Residual(width), _Residual(width)])
-        self.up = nn.ModuleList(
-            nn.ModuleList([_Residual(2 * width), _Residual(2 * width), _Residual(2 * width)])
-            for _ in range(_LEVELS)
-        )
+        self.up = nn.ModuleList(_Residual(2 * width) for _ in range(_UP * _LEVELS))
         self.write = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, noisy: Tensor, past: Tensor, condition: Tensor) -> Tensor:
         """Give the denoised pictures; `condition` is (B, 256)."""
         hidden = self.read(torch.cat([noisy, past], 1))
         skips = [hidden]
-        for level, blocks in enumerate(self.down):
-            if level:
+        for index, block in enumerate(self.down):
+            if index and index % _DOWN == 0:
                 hidden = nn.functional.avg_pool2d(hidden, 2)
                 skips.append(hidden)
-            for block in blocks:  # type: ignore[union-attr]
-                hidden = block(hidden, condition)
-                skips.append(hidden)
+            hidden = block(hidden, condition)
+            skips.append(hidden)
         for block in self.middle:
             hidden = block(hidden, condition)
-        for level, blocks in enumerate(self.up):
-            if level:
+        for index, block in enumerate(self.up):
+            if index and index % _UP == 0:
                 hidden = nn.functional.interpolate(hidden, scale_factor=2.0)
-            for block in blocks:  # type: ignore[union-attr]
-                hidden = block(torch.cat([hidden, skips.pop()], 1), condition)
+            hidden = block(torch.cat([hidden, skips.pop()], 1), condition)
         result: Tensor = self.write(hidden)
         return result
 
