@@ -28,6 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.checkpoint",
             "worldgen.device",
             "worldgen.progress",
+            "worldgen.training_state",
             "worldgen.transformer",
         }
     ),
@@ -43,6 +44,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.surprise",
         }
     ),
+    frozenset({"worldgen.fit_checkpoint"}),
     frozenset({"worldgen.fitting"}),
     frozenset({"worldgen.world_model"}),
     frozenset({"worldgen.evaluation", "worldgen.run_folder"}),

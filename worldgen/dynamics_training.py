@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from worldgen.two_hot import TwoHot
 
 __all__ = ["DynamicsLoss", "DynamicsTrainer", "DynamicsTrainingConfig", "dynamics_loss"]
 
+_LOSSES = ("token_loss", "draft_loss", "reward_loss", "termination_loss")
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
 _UNCHECKED_STEPS = 20
@@ -196,6 +198,7 @@ class DynamicsTrainer:
         self._parameters: list[Tensor] = [p for p in dynamics.parameters() if p.requires_grad]
         self._average = [p.detach().clone() for p in self._parameters]
         self._optimizers = _optimizers(dynamics, config)
+        self._recent: deque[Tensor] = deque(maxlen=max(1, gradient_steps // 10))
         self._unchecked: list[Tensor] = []
         self._good = copy.deepcopy(dynamics.state_dict())
 
@@ -229,12 +232,9 @@ class DynamicsTrainer:
             optimizer.step()
         self.gradient_step += 1
         self._follow()
-        return {
-            "token_loss": loss.tokens.detach(),
-            "draft_loss": loss.drafts.detach(),
-            "reward_loss": loss.reward.detach(),
-            "termination_loss": loss.termination.detach(),
-        }
+        parts = (loss.tokens, loss.drafts, loss.reward, loss.termination)
+        self._recent.append(torch.stack(parts).detach())
+        return dict(zip(_LOSSES, self._recent[-1], strict=True))
 
     def _draw(self) -> tuple[Windows, Tensor | None, Tensor]:
         """Draw windows, masks of drafts, and the past as the network is to see it."""
@@ -282,12 +282,20 @@ class DynamicsTrainer:
         if every > 1:
             self._good = copy.deepcopy(self.dynamics.state_dict())
 
-    def finish(self) -> None:
-        """Leave the average of the weights in the network."""
+    def finish(self) -> dict[str, float]:
+        """Leave the average of the weights in the network.
+
+        Returns:
+            Mean losses over the last tenth of the gradient steps.
+        """
         with torch.no_grad():
             for parameter, average in zip(self._parameters, self._average, strict=True):
                 parameter.copy_(average)
         self.dynamics.eval()
+        if not self._recent:
+            return {}
+        means = torch.stack(list(self._recent)).mean(0).tolist()
+        return dict(zip(_LOSSES, means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how training goes on."""
@@ -296,6 +304,7 @@ class DynamicsTrainer:
             "dynamics": self.dynamics.state_dict(),
             "average": self._average,
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "recent": list(self._recent),
             "priority": self.dataset.priority,
             "generator": self.generator.get_state(),
         }
@@ -308,6 +317,7 @@ class DynamicsTrainer:
             average.copy_(saved)
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self._recent.extend(losses.to(self.dataset.priority) for losses in state["recent"])
         self.dataset.priority.copy_(state["priority"])
         self.generator.set_state(state["generator"].cpu())
 

@@ -9,20 +9,21 @@ Functions:
 
 from __future__ import annotations
 
-from collections import deque
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from worldgen import spaces as space_tools
+from worldgen.config import require
 from worldgen.data.episode import Episode
 from worldgen.dynamics_training import DynamicsTrainer
 from worldgen.errors import DatasetError
+from worldgen.fit_checkpoint import FitCheckpoint, fingerprint
 from worldgen.inspection import log_codes
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from worldgen.world_model import WorldModel
 
 __all__ = ["FitResult", "fit_world_model"]
+
+logger = logging.getLogger(__name__)
 
 _LOG_EVERY = 20
 _REFIT_BELOW = 0.995
@@ -57,12 +60,18 @@ def fit_world_model(
     log_dir: str | Path | None,
     progress: bool,
     on_log: Callable[[int, Mapping[str, float]], None] | None,
+    checkpoint: str | Path | None,
+    checkpoint_every: int,
 ) -> FitResult:
     """Train `model` in place; see `WorldModel.fit`."""
+    require(checkpoint_every >= 1, "checkpoint_every", "be at least 1", checkpoint_every)
     _check_episodes(model, episodes)
     log = _Log(log_dir, on_log)
     seed = derived_seed(model.seed, "fit", model.num_fits)
-    metrics = _fit_tokenizer(model, episodes, tokenizer_steps, seed, progress, log)
+    kept = _Kept(model, episodes, (tokenizer_steps, dynamics_steps), checkpoint, checkpoint_every)
+    metrics = kept.restore_tokenizer()
+    if metrics is None:
+        metrics = _fit_tokenizer(model, episodes, tokenizer_steps, seed, progress, log)
     model.dynamics.set_code_contents(model.tokenizer.code_contents())
     dataset = model.dataset(episodes)
     model.dynamics.set_seen_codes(dataset.tokens)
@@ -71,29 +80,95 @@ def fit_world_model(
     trainer = DynamicsTrainer(
         model.dynamics, dataset, model.config.training, dynamics_steps, generator
     )
-    losses = _train(trainer, progress, log)
+    kept.restore_trainer(trainer, metrics)
+    log.skip(trainer.gradient_step)
+    losses = _train(trainer, progress, log, kept.write)
     model.num_fits += 1
     log.close()
     metrics |= {f"dynamics/{name}": value for name, value in losses.items()}
     return FitResult({**metrics, "data/frames": float(dataset.num_frames)})
 
 
-def _train(trainer: DynamicsTrainer, progress: bool, log: _Log) -> dict[str, float]:
-    """Make all gradient steps; gives the mean losses of the last tenth."""
-    tail: deque[dict[str, Tensor]] = deque(maxlen=max(1, trainer.gradient_steps // 10))
-    with Progress(
-        "dynamics", trainer.gradient_steps, enabled=progress, unit="gradient steps"
-    ) as bar:
+def _train(
+    trainer: DynamicsTrainer, progress: bool, log: _Log, keep: Callable[[], None]
+) -> dict[str, float]:
+    """Make all gradient steps that are left; gives the mean losses of the last tenth."""
+    total = trainer.gradient_steps
+    with Progress("dynamics", total, enabled=progress, unit="gradient steps") as bar:
+        bar.update(trainer.gradient_step)
         while not trainer.is_finished:
-            tail.append(trainer.step())
+            latest = trainer.step()
             if log.is_due():
-                losses = {name: value.item() for name, value in tail[-1].items()}
+                losses = {name: value.item() for name, value in latest.items()}
                 log.write({f"dynamics/{name}": value for name, value in losses.items()})
                 bar.update(0, **losses)
             bar.update(1)
-    trainer.finish()
-    names = tail[0] if tail else {}
-    return {name: float(torch.stack([part[name] for part in tail]).mean()) for name in names}
+            keep()
+    return trainer.finish()
+
+
+class _Kept:
+    """What a fit leaves on disk while it runs, if it is to."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        episodes: Sequence[Episode],
+        gradient_steps: tuple[int, int],
+        path: str | Path | None,
+        every: int,
+    ) -> None:
+        self._model, self._every = model, every
+        self._file: FitCheckpoint | None = None
+        self._state: dict[str, Any] | None = None
+        self._metrics: dict[str, float] = {}
+        self._trainer: DynamicsTrainer | None = None
+        if path is None:
+            return
+        identity = {
+            "settings": model.config.to_dict(),
+            "seed": model.seed,
+            "number of earlier fits": model.num_fits,
+            "gradient steps": list(gradient_steps),
+            "episodes": fingerprint(episodes),
+        }
+        self._file = FitCheckpoint(path, identity)
+        self._state = self._file.read()
+
+    def restore_tokenizer(self) -> dict[str, float] | None:
+        """Take the tokenizer from disk and give its metrics; None where it is not there."""
+        if self._state is None:
+            return None
+        self._model.tokenizer.load_state_dict(self._state["tokenizer"])
+        self._model.tokenizer.refresh()
+        metrics: dict[str, float] = self._state["metrics"]
+        return metrics
+
+    def restore_trainer(self, trainer: DynamicsTrainer, metrics: dict[str, float]) -> None:
+        """Take the trainer's state from disk, or write the first one."""
+        self._trainer, self._metrics = trainer, metrics
+        if self._state is not None:
+            trainer.load_state_dict(self._state["trainer"])
+            self._state = None
+            logger.info("the fit goes on at gradient step %s", trainer.gradient_step)
+        else:
+            self._write()
+
+    def write(self) -> None:
+        """Write the state if it is due after this gradient step."""
+        assert self._trainer is not None
+        if self._trainer.is_finished or self._trainer.gradient_step % self._every == 0:
+            self._write()
+
+    def _write(self) -> None:
+        if self._file is None or self._trainer is None:
+            return
+        state = {
+            "tokenizer": self._model.tokenizer.state_dict(),
+            "metrics": self._metrics,
+            "trainer": self._trainer.state_dict(),
+        }
+        self._file.write(state, finished=self._trainer.is_finished)
 
 
 def _fit_tokenizer(
@@ -198,6 +273,10 @@ class _Log:
         """Count a gradient step; true at every so many."""
         self._count += 1
         return self._count % _LOG_EVERY == 0
+
+    def skip(self, count: int) -> None:
+        """Count gradient steps that were made before the process began."""
+        self._count += count
 
     def write(self, values: Mapping[str, float]) -> None:
         if self._writer is not None:

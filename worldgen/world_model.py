@@ -182,6 +182,8 @@ class WorldModel:
         log_dir: str | Path | None = None,
         progress: bool = True,
         on_log: Callable[[int, Mapping[str, float]], None] | None = None,
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int = 500,
     ) -> FitResult:
         """Train the tokenizer, then the dynamics; called again, it goes on from there.
 
@@ -195,8 +197,14 @@ class WorldModel:
             log_dir: TensorBoard folder, or None.
             progress: Whether to show progress bars.
             on_log: Called with the gradient step and the losses, now and then.
+            checkpoint: File that the state of this fit is written to. Where it is there already and
+                is this very fit's (settings, seed, gradient steps, episodes), the fit goes on from
+                it and ends with the weights that it would have had. It stays when the fit is over;
+                delete it once the model is saved.
+            checkpoint_every: Gradient steps of the dynamics between two writes.
 
         Raises:
+            CheckpointError: If the checkpoint is damaged, or another fit's that is not finished.
             DatasetError: If there are no episodes, or they do not fit the model's spaces.
             TrainingError: If a loss is not finite.
         """
@@ -212,6 +220,8 @@ class WorldModel:
             log_dir=log_dir,
             progress=progress,
             on_log=on_log,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
         )
 
     def encode(self, observations: Any) -> Tensor:
