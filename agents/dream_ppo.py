@@ -111,6 +111,7 @@ class DreamPPO(RecordingPPO):
         refuse_model_steps(model_config or WorldModelConfig())
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self._show_progress = False
+        self.fit_checkpoint: pathlib.Path | None = None
         self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._model_config, self._world_model = model_config, world_model
         if world_model is not None and device == "auto":
@@ -275,6 +276,7 @@ class DreamPPO(RecordingPPO):
             if first
             else self.config.model_steps_per_round,
             progress=self._show_progress,
+            checkpoint=self.fit_checkpoint,
         )
         self._record({f"model/{name}": value for name, value in result.metrics.items()})
         return dict(result.metrics)
@@ -310,7 +312,7 @@ class DreamPPO(RecordingPPO):
         return Progress(f"round {self.round + 1}: {phase}", total, enabled=self._show_progress)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_world_model"]
+        return [*super()._excluded_save_params(), "_world_model", "fit_checkpoint"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "world_model"], []

@@ -28,11 +28,10 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.checkpoint",
             "worldgen.device",
             "worldgen.progress",
-            "worldgen.training_state",
             "worldgen.transformer",
         }
     ),
-    frozenset({"worldgen.data", "worldgen.render"}),
+    frozenset({"worldgen.data", "worldgen.render", "worldgen.training_state"}),
     frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
     frozenset({"worldgen.dynamics"}),
     frozenset({"worldgen.frozen_dynamics"}),

@@ -179,6 +179,8 @@ class DynamicsTrainer:
         config: How.
         gradient_steps: How many in all.
         generator: Of windows, masks and corruption; on the network's device.
+        check_every: Gradient steps between two looks at the losses; None is 1 on a CPU and 20 on
+            a GPU, where each look waits for it.
 
     Attributes:
         gradient_step: How many are done.
@@ -191,6 +193,8 @@ class DynamicsTrainer:
         config: DynamicsTrainingConfig,
         gradient_steps: int,
         generator: torch.Generator,
+        *,
+        check_every: int | None = None,
     ) -> None:
         self.dynamics, self.dataset, self.config = dynamics, dataset, config
         self.gradient_steps, self.generator = gradient_steps, generator
@@ -199,8 +203,10 @@ class DynamicsTrainer:
         self._average = [p.detach().clone() for p in self._parameters]
         self._optimizers = _optimizers(dynamics, config)
         self._recent: deque[Tensor] = deque(maxlen=max(1, gradient_steps // 10))
+        on_gpu = dynamics.device.type == "cuda"
+        self._check_every = check_every or (_UNCHECKED_STEPS if on_gpu else 1)
         self._unchecked: list[Tensor] = []
-        self._good = copy.deepcopy(dynamics.state_dict())
+        self._good = copy.deepcopy(dynamics.state_dict()) if self._check_every > 1 else {}
 
     @property
     def is_finished(self) -> bool:
@@ -266,20 +272,20 @@ class DynamicsTrainer:
         On a GPU several gradient steps are checked at once, and taken back if one was bad.
         """
         self._unchecked.append(loss)
-        every = _UNCHECKED_STEPS if loss.device.type == "cuda" else 1
-        if len(self._unchecked) < every and self.gradient_step < self.gradient_steps - 1:
+        is_last = self.gradient_step == self.gradient_steps - 1
+        if len(self._unchecked) < self._check_every and not is_last:
             return
         values = torch.stack(self._unchecked)
         self._unchecked.clear()
         if not values.isfinite().all():
-            if every > 1:
+            if self._good:
                 self.dynamics.load_state_dict(self._good)
             raise TrainingError(
                 f"the dynamics' loss must stay finite, got {values.tolist()[-1]} at gradient step "
                 f"{self.gradient_step}: lower `learning_rate` or check the rewards; the last good "
                 "weights are kept"
             )
-        if every > 1:
+        if self._good:
             self._good = copy.deepcopy(self.dynamics.state_dict())
 
     def finish(self) -> dict[str, float]:

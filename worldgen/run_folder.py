@@ -28,7 +28,15 @@ from worldgen.version import __version__
 __all__ = ["RunFolder", "read_json"]
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "minigrid", "safetensors")
-_FILES = ("config.json", "agent.zip", "report.json", "timings.json", "stages.json", "run.json")
+_FILES = (
+    "config.json",
+    "agent.zip",
+    "fit.safetensors",
+    "report.json",
+    "timings.json",
+    "stages.json",
+    "run.json",
+)
 _FOLDERS = ("episodes", "held_out", "model", "films", "tensorboard", "codes")
 
 
@@ -68,6 +76,11 @@ class RunFolder:
     def agent(self) -> Path:
         """agent.zip: the agent as SB3 saves it."""
         return self.path / "agent.zip"
+
+    @property
+    def fit_checkpoint(self) -> Path:
+        """fit.safetensors: the state of the fit that is going on."""
+        return self.path / "fit.safetensors"
 
     @property
     def report(self) -> Path:

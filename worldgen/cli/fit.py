@@ -7,6 +7,7 @@ from pathlib import Path
 
 from worldgen.cli.arguments import CommonArguments, EpisodesFolder, Flag, refuse_existing
 from worldgen.data.episodes import Episodes
+from worldgen.errors import CheckpointError
 from worldgen.world_model import WorldModel, WorldModelConfig
 
 __all__ = ["Arguments", "run"]
@@ -28,10 +29,14 @@ class Arguments(CommonArguments):
     """Gradient steps of the dynamics; the model's setting by default."""
     log_dir: Path | None = None
     """Folder for TensorBoard."""
+    checkpoint_every: int = 500
+    """Gradient steps of the dynamics between two states on disk, from which --resume goes on."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     overwrite: Flag = False
-    """Replace the folder."""
+    """Replace the folder, and begin anew where a fit was broken off."""
+    resume: Flag = False
+    """Go on with a fit that was broken off; its settings must be the same."""
     model: WorldModelConfig = WorldModelConfig()
     """Settings of a new model."""
 
@@ -39,6 +44,7 @@ class Arguments(CommonArguments):
 def run(arguments: Arguments) -> None:
     """Fit, save, and say how well it went."""
     refuse_existing(arguments.output, arguments.overwrite)
+    checkpoint = _checkpoint(arguments)
     episodes = Episodes.load(arguments.episodes)
     model = _model(arguments, episodes)
     result = model.fit(
@@ -46,10 +52,28 @@ def run(arguments: Arguments) -> None:
         tokenizer_steps=arguments.tokenizer_steps,
         dynamics_steps=arguments.dynamics_steps,
         log_dir=arguments.log_dir,
+        checkpoint=checkpoint,
+        checkpoint_every=arguments.checkpoint_every,
     )
     model.save(arguments.output, overwrite=arguments.overwrite)
+    checkpoint.unlink()
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     print(f"{numbers}: {arguments.output}")
+
+
+def _checkpoint(arguments: Arguments) -> Path:
+    """Name the file of an unfinished fit beside the output, and say what is to become of it."""
+    path = arguments.output.with_name(f"{arguments.output.name}.fit")
+    if arguments.resume and not path.exists():
+        raise CheckpointError(f"there is no fit to go on with: {path} does not exist")
+    if path.exists() and not arguments.resume:
+        if not arguments.overwrite:
+            raise CheckpointError(
+                f"{path} holds a fit that was broken off: --resume goes on with it, --overwrite "
+                "begins anew"
+            )
+        path.unlink()
+    return path
 
 
 def _model(arguments: Arguments, episodes: Episodes) -> WorldModel:

@@ -39,6 +39,7 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     them newer than the other; `model/` is written from it.
     """
     agent = _restored(folder, arguments) or _new(folder, arguments)
+    agent.fit_checkpoint = folder.fit_checkpoint
     if _TRAINED in folder.stages():
         return agent
     left = arguments.timesteps - agent.num_timesteps
@@ -132,6 +133,7 @@ class Checkpoints(PhaseCallback):
         """Save first, so that a kill from here on loses nothing."""
         _save(self._agent, self._folder)
         if phase == "fit":
+            self._folder.fit_checkpoint.unlink(missing_ok=True)
             self._agent.world_model.save(self._folder.model, overwrite=True)
             self._dream_log.write(self._agent)
         seconds = time.perf_counter() - self._began

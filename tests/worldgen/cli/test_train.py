@@ -13,6 +13,7 @@ from worldgen.cli.judgement import Judgement
 from worldgen.cli.train import Arguments
 from worldgen.cli.training import Checkpoints
 from worldgen.data.episodes import Episodes
+from worldgen.dynamics_training import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModel
@@ -156,7 +157,9 @@ def kill_at(monkeypatch, owner, name, count, *, after=False):
     [
         pytest.param(DreamPPO, "learn", 1, False, 0, id="before the first phase"),
         pytest.param(Checkpoints, "on_phase_end", 1, False, 48, id="before the first is saved"),
+        pytest.param(DynamicsTrainer, "step", 2, False, 48, id="in the first fit"),
         pytest.param(WorldModel, "fit", 1, True, 48, id="after a fit, before it is saved"),
+        pytest.param(DynamicsTrainer, "step", 5, True, 96, id="in the last fit"),
         pytest.param(Checkpoints, "on_phase_end", 3, True, 48, id="between rounds"),
         pytest.param(Checkpoints, "on_phase_end", 4, False, 96, id="in the last collection"),
         pytest.param(Judgement, "_collect", 1, True, 96, id="while measuring"),
@@ -183,7 +186,8 @@ def test_a_killed_run_goes_on(
     assert (report["real_environment_steps"], report["imagined_environment_steps"]) == (96, 128)
     assert len(read(run.record)["starts"]) == 2
     assert FidelityReport.load(run.model / "report.json").to_dict() == report["fidelity"]
-    if name in ("_collect", "_film"):
+    assert not run.fit_checkpoint.exists()
+    if name in ("_collect", "_film") or (name == "step" and kept_steps == 96):
         assert run.report.read_bytes() == (finished[0] / "report.json").read_bytes()
 
 

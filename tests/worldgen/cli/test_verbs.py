@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from worldgen.data.episodes import Episodes
+from worldgen.dynamics_training import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
 from worldgen.world_model import WorldModel
 
@@ -130,3 +131,34 @@ def test_nothing_is_overwritten_unasked(command, verb, episodes, tmp_path):
     ended = command(verb, source, "--output", kept)
     assert ended.code == 1
     assert "pass --overwrite" in ended.err
+
+
+def test_a_fit_that_was_broken_off_goes_on(command, episodes, small_model, tmp_path, monkeypatch):
+    steps = ("--tokenizer-steps", 20, "--dynamics-steps", 12, "--checkpoint-every", 5)
+    undisturbed, output = tmp_path / "undisturbed", tmp_path / "model"
+    assert command("fit", episodes, "--output", undisturbed, *steps, *small_model).code == 0
+    fit = ("fit", episodes, "--output", output, *steps, *small_model)
+    ended = command(*fit, "--resume")
+    assert ended.code == 1
+    assert "there is no fit to go on with" in ended.err
+
+    class Killed(BaseException):
+        pass
+
+    def killed_at_8(trainer):
+        if trainer.gradient_step == 8:
+            raise Killed
+        return trainer.gradient_step >= trainer.gradient_steps
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DynamicsTrainer, "is_finished", property(killed_at_8))
+        with pytest.raises(Killed):
+            command(*fit)
+    assert not output.exists()
+    ended = command(*fit)
+    assert ended.code == 1
+    assert "--resume goes on with it, --overwrite begins anew" in ended.err
+    assert command(*fit, "--resume").code == 0
+    for name in ("tokenizer.safetensors", "dynamics.safetensors"):
+        assert (output / name).read_bytes() == (undisturbed / name).read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model", "undisturbed"]
