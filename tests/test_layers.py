@@ -43,7 +43,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.surprise",
         }
     ),
-    frozenset({"worldgen.fit_checkpoint"}),
+    frozenset({"worldgen.fit_checkpoint", "worldgen.fit_log"}),
+    frozenset({"worldgen.dynamics_fit"}),
     frozenset({"worldgen.fitting"}),
     frozenset({"worldgen.world_model"}),
     frozenset({"worldgen.evaluation", "worldgen.run_folder"}),

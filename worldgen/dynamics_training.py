@@ -14,10 +14,10 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from worldgen.config import Config, require
@@ -26,6 +26,9 @@ from worldgen.diffusion.masked_diffusion import mask_tokens
 from worldgen.dynamics import Dynamics, Prediction
 from worldgen.errors import TrainingError
 from worldgen.two_hot import TwoHot
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 __all__ = ["DynamicsLoss", "DynamicsTrainer", "DynamicsTrainingConfig", "dynamics_loss"]
 
@@ -179,6 +182,7 @@ class DynamicsTrainer:
         config: How.
         gradient_steps: How many in all.
         generator: Of windows, masks and corruption; on the network's device.
+        fabric: Of this process, if it is one of several that train together.
         check_every: Gradient steps between two looks at the losses; None is 1 on a CPU and 20 on
             a GPU, where each look waits for it.
 
@@ -194,11 +198,16 @@ class DynamicsTrainer:
         gradient_steps: int,
         generator: torch.Generator,
         *,
+        fabric: Fabric | None = None,
         check_every: int | None = None,
     ) -> None:
         self.dynamics, self.dataset, self.config = dynamics, dataset, config
         self.gradient_steps, self.generator = gradient_steps, generator
         self.gradient_step = 0
+        self._fabric = fabric
+        self._network: nn.Module = _OnTensors(dynamics)
+        if fabric is not None:
+            self._network = fabric.setup_module(self._network)
         self._parameters: list[Tensor] = [p for p in dynamics.parameters() if p.requires_grad]
         self._average = [p.detach().clone() for p in self._parameters]
         self._optimizers = _optimizers(dynamics, config)
@@ -221,14 +230,16 @@ class DynamicsTrainer:
         """
         self.dynamics.train()
         windows, masked, past = self._draw()
-        first, drafts = self.dynamics(windows, past, masked)
-        loss = dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
-        self.dataset.set_priority(windows, loss.transitions)
+        loss = self._loss(windows, masked, past)
+        self.dataset.set_priority(windows, self._gathered(loss.transitions))
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
-        self._check(loss.total.detach())
+        parts = torch.stack((loss.tokens, loss.drafts, loss.reward, loss.termination)).detach()
+        if self._fabric is not None:
+            parts = self._fabric.all_reduce(parts, reduce_op="mean")
+        self._check(parts.sum())
         rate = self.config.learning_rate * _rate(
             self.gradient_step, self.gradient_steps, self.config.final_rate
         )
@@ -238,9 +249,25 @@ class DynamicsTrainer:
             optimizer.step()
         self.gradient_step += 1
         self._follow()
-        parts = (loss.tokens, loss.drafts, loss.reward, loss.termination)
-        self._recent.append(torch.stack(parts).detach())
-        return dict(zip(_LOSSES, self._recent[-1], strict=True))
+        self._recent.append(parts)
+        return dict(zip(_LOSSES, parts, strict=True))
+
+    def _loss(self, windows: Windows, masked: Tensor | None, past: Tensor) -> DynamicsLoss:
+        """Score a batch, or this process's share of it: every n-th window."""
+        if self._fabric is not None:
+            share = slice(self._fabric.global_rank, None, self._fabric.world_size)
+            windows, past = windows.rows(share), past[share]
+            masked = None if masked is None else masked[share]
+        first, drafts = self._network(*vars(windows).values(), past, masked)
+        return dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
+
+    def _gathered(self, losses: Tensor) -> Tensor:
+        """Put the shares (B / n, T - 1) of all processes together, in the batch's order."""
+        if self._fabric is None:
+            return losses
+        shares = [torch.empty_like(losses) for _ in range(self._fabric.world_size)]
+        distributed.all_gather(shares, losses.contiguous())
+        return torch.stack(shares, 1).flatten(0, 1)
 
     def _draw(self) -> tuple[Windows, Tensor | None, Tensor]:
         """Draw windows, masks of drafts, and the past as the network is to see it."""
@@ -326,6 +353,21 @@ class DynamicsTrainer:
         self._recent.extend(losses.to(self.dataset.priority) for losses in state["recent"])
         self.dataset.priority.copy_(state["priority"])
         self.generator.set_state(state["generator"].cpu())
+
+
+class _OnTensors(nn.Module):
+    """The network with windows as single tensors, as several processes want their inputs."""
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+
+    def forward(self, *inputs: Tensor) -> tuple[Prediction, Prediction | None]:
+        *windows, past, masked = inputs
+        result: tuple[Prediction, Prediction | None] = self.dynamics(
+            Windows(*windows), past, masked
+        )
+        return result
 
 
 def _optimizers(dynamics: Dynamics, config: DynamicsTrainingConfig) -> list[torch.optim.Optimizer]:

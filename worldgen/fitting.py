@@ -9,36 +9,29 @@ Functions:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from worldgen import spaces as space_tools
 from worldgen.config import require
 from worldgen.data.episode import Episode
-from worldgen.dynamics_training import DynamicsTrainer
-from worldgen.errors import DatasetError
+from worldgen.data.token_dataset import TokenDataset
+from worldgen.dynamics_fit import DynamicsFit, fit_dynamics, fit_dynamics_on
+from worldgen.errors import ConfigError, DatasetError
 from worldgen.fit_checkpoint import FitCheckpoint, fingerprint
-from worldgen.inspection import log_codes
+from worldgen.fit_log import FitLog
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
-from worldgen.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from worldgen.world_model import WorldModel
 
 __all__ = ["FitResult", "fit_world_model"]
 
-logger = logging.getLogger(__name__)
-
-_LOG_EVERY = 20
 _REFIT_BELOW = 0.995
 _CHECKED_FRAMES = 4096
 
@@ -55,120 +48,91 @@ def fit_world_model(
     model: WorldModel,
     episodes: Sequence[Episode],
     *,
-    tokenizer_steps: int,
-    dynamics_steps: int,
+    gradient_steps: tuple[int, int],
     log_dir: str | Path | None,
     progress: bool,
     on_log: Callable[[int, Mapping[str, float]], None] | None,
     checkpoint: str | Path | None,
     checkpoint_every: int,
+    devices: int,
 ) -> FitResult:
-    """Train `model` in place; see `WorldModel.fit`."""
+    """Train `model` in place; see `WorldModel.fit`.
+
+    Args:
+        model: As there.
+        episodes: As there.
+        gradient_steps: Of the tokenizer and of the dynamics.
+        log_dir: As there.
+        progress: As there.
+        on_log: As there.
+        checkpoint: As there.
+        checkpoint_every: As there.
+        devices: As there.
+    """
     require(checkpoint_every >= 1, "checkpoint_every", "be at least 1", checkpoint_every)
+    require(devices >= 1, "devices", "be at least 1", devices)
+    if devices > 1 and on_log is not None:
+        raise ConfigError("`on_log` must be None with several devices: use `log_dir`")
     _check_episodes(model, episodes)
-    log = _Log(log_dir, on_log)
+    log = FitLog(log_dir, on_log)
+    file = _checkpoint(model, episodes, gradient_steps, checkpoint, devices)
+    state = None if file is None else file.read()
     seed = derived_seed(model.seed, "fit", model.num_fits)
-    kept = _Kept(model, episodes, (tokenizer_steps, dynamics_steps), checkpoint, checkpoint_every)
-    metrics = kept.restore_tokenizer()
-    if metrics is None:
-        metrics = _fit_tokenizer(model, episodes, tokenizer_steps, seed, progress, log)
-    model.dynamics.set_code_contents(model.tokenizer.code_contents())
+    if state is None:
+        metrics = _fit_tokenizer(model, episodes, gradient_steps[0], seed, progress, log)
+    else:
+        metrics = state["metrics"]
+        model.tokenizer.load_state_dict(state["tokenizer"])
+        model.tokenizer.refresh()
     dataset = model.dataset(episodes)
-    model.dynamics.set_seen_codes(dataset.tokens)
-    model.dynamics.two_hot.restrict(dataset.rewards)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    trainer = DynamicsTrainer(
-        model.dynamics, dataset, model.config.training, dynamics_steps, generator
+    _introduce(model, dataset)
+    fit = DynamicsFit(
+        model.dynamics,
+        dataset,
+        model.config.training,
+        gradient_steps[1],
+        seed,
+        log,
+        progress,
+        state=None if state is None else state["trainer"],
+        checkpoint=file,
+        kept={"tokenizer": model.tokenizer.state_dict(), "metrics": metrics},
+        checkpoint_every=checkpoint_every,
     )
-    kept.restore_trainer(trainer, metrics)
-    log.skip(trainer.gradient_step)
-    losses = _train(trainer, progress, log, kept.write)
+    log.close()  # several processes get it closed
+    losses = fit_dynamics(fit) if devices == 1 else fit_dynamics_on(fit, devices)
     model.num_fits += 1
     log.close()
-    metrics |= {f"dynamics/{name}": value for name, value in losses.items()}
-    return FitResult({**metrics, "data/frames": float(dataset.num_frames)})
+    named = {f"dynamics/{name}": value for name, value in losses.items()}
+    return FitResult({**metrics, **named, "data/frames": float(dataset.num_frames)})
 
 
-def _train(
-    trainer: DynamicsTrainer, progress: bool, log: _Log, keep: Callable[[], None]
-) -> dict[str, float]:
-    """Make all gradient steps that are left; gives the mean losses of the last tenth."""
-    total = trainer.gradient_steps
-    with Progress("dynamics", total, enabled=progress, unit="gradient steps") as bar:
-        bar.update(trainer.gradient_step)
-        while not trainer.is_finished:
-            latest = trainer.step()
-            if log.is_due():
-                losses = {name: value.item() for name, value in latest.items()}
-                log.write({f"dynamics/{name}": value for name, value in losses.items()})
-                bar.update(0, **losses)
-            bar.update(1)
-            keep()
-    return trainer.finish()
+def _introduce(model: WorldModel, dataset: TokenDataset) -> None:
+    """Tell the dynamics what codes stand for, and what of codes and rewards occurs."""
+    model.dynamics.set_code_contents(model.tokenizer.code_contents())
+    model.dynamics.set_seen_codes(dataset.tokens)
+    model.dynamics.two_hot.restrict(dataset.rewards)
 
 
-class _Kept:
-    """What a fit leaves on disk while it runs, if it is to."""
-
-    def __init__(
-        self,
-        model: WorldModel,
-        episodes: Sequence[Episode],
-        gradient_steps: tuple[int, int],
-        path: str | Path | None,
-        every: int,
-    ) -> None:
-        self._model, self._every = model, every
-        self._file: FitCheckpoint | None = None
-        self._state: dict[str, Any] | None = None
-        self._metrics: dict[str, float] = {}
-        self._trainer: DynamicsTrainer | None = None
-        if path is None:
-            return
-        identity = {
-            "settings": model.config.to_dict(),
-            "seed": model.seed,
-            "number of earlier fits": model.num_fits,
-            "gradient steps": list(gradient_steps),
-            "episodes": fingerprint(episodes),
-        }
-        self._file = FitCheckpoint(path, identity)
-        self._state = self._file.read()
-
-    def restore_tokenizer(self) -> dict[str, float] | None:
-        """Take the tokenizer from disk and give its metrics; None where it is not there."""
-        if self._state is None:
-            return None
-        self._model.tokenizer.load_state_dict(self._state["tokenizer"])
-        self._model.tokenizer.refresh()
-        metrics: dict[str, float] = self._state["metrics"]
-        return metrics
-
-    def restore_trainer(self, trainer: DynamicsTrainer, metrics: dict[str, float]) -> None:
-        """Take the trainer's state from disk, or write the first one."""
-        self._trainer, self._metrics = trainer, metrics
-        if self._state is not None:
-            trainer.load_state_dict(self._state["trainer"])
-            self._state = None
-            logger.info("the fit goes on at gradient step %s", trainer.gradient_step)
-        else:
-            self._write()
-
-    def write(self) -> None:
-        """Write the state if it is due after this gradient step."""
-        assert self._trainer is not None
-        if self._trainer.is_finished or self._trainer.gradient_step % self._every == 0:
-            self._write()
-
-    def _write(self) -> None:
-        if self._file is None or self._trainer is None:
-            return
-        state = {
-            "tokenizer": self._model.tokenizer.state_dict(),
-            "metrics": self._metrics,
-            "trainer": self._trainer.state_dict(),
-        }
-        self._file.write(state, finished=self._trainer.is_finished)
+def _checkpoint(
+    model: WorldModel,
+    episodes: Sequence[Episode],
+    gradient_steps: tuple[int, int],
+    path: str | Path | None,
+    devices: int,
+) -> FitCheckpoint | None:
+    """Make the file that belongs to this fit and to no other."""
+    if path is None:
+        return None
+    identity = {
+        "settings": model.config.to_dict(),
+        "seed": model.seed,
+        "number of earlier fits": model.num_fits,
+        "gradient steps": list(gradient_steps),
+        "episodes": fingerprint(episodes),
+        "devices": devices,
+    }
+    return FitCheckpoint(path, identity)
 
 
 def _fit_tokenizer(
@@ -177,7 +141,7 @@ def _fit_tokenizer(
     gradient_steps: int,
     seed: int,
     progress: bool,
-    log: _Log,
+    log: FitLog,
 ) -> dict[str, float]:
     """Train the tokenizer if it is new or loses something of the newest frames."""
     kept = _kept_share(model, episodes) if model.tokenizer.is_fitted else 0.0
@@ -252,44 +216,3 @@ def _check_episodes(model: WorldModel, episodes: Sequence[Episode]) -> None:
         raise DatasetError(
             f"`episodes` must hold actions of shape {shape}, got {episodes[0].actions.shape[1:]}"
         )
-
-
-class _Log:
-    """TensorBoard scalars and the caller's callback, every few gradient steps."""
-
-    def __init__(
-        self,
-        log_dir: str | Path | None,
-        on_log: Callable[[int, Mapping[str, float]], None] | None,
-    ) -> None:
-        self._writer: SummaryWriter | None = None
-        if log_dir is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(log_dir))
-        self._on_log, self._count = on_log, 0
-
-    def is_due(self) -> bool:
-        """Count a gradient step; true at every so many."""
-        self._count += 1
-        return self._count % _LOG_EVERY == 0
-
-    def skip(self, count: int) -> None:
-        """Count gradient steps that were made before the process began."""
-        self._count += count
-
-    def write(self, values: Mapping[str, float]) -> None:
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, self._count)
-        if self._on_log is not None:
-            self._on_log(self._count, values)
-
-    def write_codes(self, tokenizer: Tokenizer, episodes: Sequence[Episode]) -> None:
-        """Show in TensorBoard what the codes stand for and how often they are used."""
-        if self._writer is not None:
-            log_codes(self._writer, tokenizer, episodes, self._count)
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()

@@ -184,6 +184,7 @@ class WorldModel:
         on_log: Callable[[int, Mapping[str, float]], None] | None = None,
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 500,
+        devices: int = 1,
     ) -> FitResult:
         """Train the tokenizer, then the dynamics; called again, it goes on from there.
 
@@ -202,26 +203,30 @@ class WorldModel:
                 it and ends with the weights that it would have had. It stays when the fit is over;
                 delete it once the model is saved.
             checkpoint_every: Gradient steps of the dynamics between two writes.
+            devices: Processes that train the dynamics together, a GPU each or a part of the CPU;
+                the batch must be a multiple. A script that asks for more than 1 needs the usual
+                `if __name__ == "__main__":`.
 
         Raises:
+            ConfigError: If the batch cannot be shared out among the devices.
             CheckpointError: If the checkpoint is damaged, or another fit's that is not finished.
             DatasetError: If there are no episodes, or they do not fit the model's spaces.
-            TrainingError: If a loss is not finite.
+            TrainingError: If a loss is not finite, or one of several processes fails.
         """
+        if tokenizer_steps is None:
+            tokenizer_steps = self.config.tokenizer_gradient_steps
+        if dynamics_steps is None:
+            dynamics_steps = self.config.training.gradient_steps
         return fit_world_model(
             self,
             episodes,
-            tokenizer_steps=self.config.tokenizer_gradient_steps
-            if tokenizer_steps is None
-            else tokenizer_steps,
-            dynamics_steps=self.config.training.gradient_steps
-            if dynamics_steps is None
-            else dynamics_steps,
+            gradient_steps=(tokenizer_steps, dynamics_steps),
             log_dir=log_dir,
             progress=progress,
             on_log=on_log,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
+            devices=devices,
         )
 
     def encode(self, observations: Any) -> Tensor:

@@ -33,6 +33,8 @@ class Arguments(CommonArguments):
     """Gradient steps of the dynamics between two states on disk, from which --resume goes on."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
+    devices: int = 1
+    """Processes that train the dynamics together, a GPU each or a part of the CPU."""
     overwrite: Flag = False
     """Replace the folder, and begin anew where a fit was broken off."""
     resume: Flag = False
@@ -54,6 +56,7 @@ def run(arguments: Arguments) -> None:
         log_dir=arguments.log_dir,
         checkpoint=checkpoint,
         checkpoint_every=arguments.checkpoint_every,
+        devices=arguments.devices,
     )
     model.save(arguments.output, overwrite=arguments.overwrite)
     checkpoint.unlink()

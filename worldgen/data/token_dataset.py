@@ -8,8 +8,10 @@ Classes:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -133,6 +135,16 @@ class TokenDataset:
         self._priority = torch.ones(len(tokens), device=device)
         self._episode = (frames == self._first).long().cumsum(0) - 1
         self._moments = (frames < self._last).nonzero().flatten()
+
+    def to(self, device: torch.device | str) -> Self:
+        """Give the same dataset on another device; itself where it is there already."""
+        if self.tokens.device == torch.device(device):
+            return self
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(device))
+        return moved
 
     @property
     def num_frames(self) -> int:
