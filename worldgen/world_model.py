@@ -25,7 +25,7 @@ from worldgen.data.environment import EnvironmentSpec, EnvLike, environment_spec
 from worldgen.data.episode import Episode
 from worldgen.data.token_dataset import Context, TokenDataset
 from worldgen.device import resolve_device
-from worldgen.diffusion.masked_diffusion import SamplerConfig
+from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics, DynamicsConfig
 from worldgen.dynamics_training import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError

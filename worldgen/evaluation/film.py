@@ -28,7 +28,7 @@ from worldgen.evaluation.film_frames import draw_frames, draw_strip, write_gif
 from worldgen.evaluation.paired_dream import PairedDream, dream_along
 
 if TYPE_CHECKING:
-    from worldgen.diffusion.masked_diffusion import SamplerConfig
+    from worldgen.diffusion.sampler_config import SamplerConfig
     from worldgen.world_model import WorldModel
 
 __all__ = ["Film", "action_names", "best_moment", "dream_film", "dream_strip"]
