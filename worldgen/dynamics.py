@@ -1,13 +1,14 @@
 """The dynamics: a diffusion transformer that predicts the next frame's tokens.
 
 Classes:
-    DynamicsConfig, Dynamics, Prediction.
+    DynamicsConfig, Dynamics, Prediction, PointPrediction, NoisyPoints.
 
 A frame is a block of K + 1 tokens: first the action that is taken in it, then its K tokens. Each
 token's output predicts the token at the same place in the next frame, the action's the
 transition's reward and termination. That is the first denoising pass, from a next frame that is
 all masked. Further passes are *drafts*: the same inputs, and beside them the tokens of the next
-frame that are known by now.
+frame that are known by now; in Gaussian diffusion the noisy points of the next frame's codes, at a
+noise level that the layers are told.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ import torch
 from torch import Tensor, nn
 
 from worldgen.actions import ActionCodec, ActionEmbedding
+from worldgen.code_space import CodeSpace, NoiseModulation
 from worldgen.codes import Codebook, CodePort, make_port
 from worldgen.config import Config, require
 from worldgen.data.token_dataset import Windows
 from worldgen.device import Precision, resolve_precision
+from worldgen.diffusion.frame_sampler import Process
 from worldgen.transformer import Transformer, TransformerConfig, visible_past
 from worldgen.two_hot import TwoHot
 
-__all__ = ["Dynamics", "DynamicsConfig", "Prediction"]
+__all__ = ["Dynamics", "DynamicsConfig", "NoisyPoints", "PointPrediction", "Prediction"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +44,14 @@ class DynamicsConfig(Config):
     """C, frames of the past that a prediction sees."""
     precision: Precision = "auto"
     """Of the matrix products: "auto" is bfloat16 where the processor has it, else float32."""
+    process: Process = "masked"
+    """Diffusion over masked tokens, or over code vectors with Gaussian noise."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         require(1 <= self.context <= 256, "context", "be in [1, 256]", self.context)
+        known = ("masked", "gaussian")
+        require(self.process in known, "process", "be 'masked' or 'gaussian'", self.process)
 
 
 class Prediction(NamedTuple):
@@ -58,6 +65,26 @@ class Prediction(NamedTuple):
     """(...)."""
 
 
+class PointPrediction(NamedTuple):
+    """What the network says of next frames whose points have noise."""
+
+    denoised: Tensor
+    """(..., K, E) float32, points of the codes."""
+    reward_logits: Tensor
+    """(..., bins) of `Dynamics.two_hot`."""
+    termination_logits: Tensor
+    """(...)."""
+
+
+class NoisyPoints(NamedTuple):
+    """Points of next frames' codes with noise."""
+
+    points: Tensor
+    """(..., K, E) float32."""
+    sigma: Tensor
+    """(...) float32, the noise level of each frame."""
+
+
 class Dynamics(nn.Module):
     """Predict masked frames from clean past frames and actions.
 
@@ -65,12 +92,17 @@ class Dynamics(nn.Module):
         config: Size.
         codebooks: The tokenizer's, in the order of a frame's positions.
         codec: Of the actions.
+        embedding_size: E, entries of a code vector; only Gaussian diffusion needs it.
     """
 
     token_offsets: Tensor
 
     def __init__(
-        self, config: DynamicsConfig, codebooks: Sequence[Codebook], codec: ActionCodec
+        self,
+        config: DynamicsConfig,
+        codebooks: Sequence[Codebook],
+        codec: ActionCodec,
+        embedding_size: int = 1,
     ) -> None:
         super().__init__()
         self.config = config
@@ -86,9 +118,11 @@ class Dynamics(nn.Module):
         ]
         self.register_buffer("token_offsets", torch.cat(offsets), persistent=False)
         self.action_embedding = ActionEmbedding(codec, width)
-        self.mask_vector = nn.Parameter(torch.randn(width) * 0.02)
+        if config.process == "masked":
+            self.mask_vector = nn.Parameter(torch.randn(width) * 0.02)
         self.positions = nn.Parameter(torch.randn(self.frame_size, width) * 0.5)
-        self.read_draft = nn.Linear(width, width)
+        if config.process == "masked":
+            self.read_draft = nn.Linear(width, width)
         self.transformer = Transformer(config.transformer, config.context)
         self.two_hot = TwoHot()
         self.reward_head = nn.Linear(width, self.two_hot.num_bins)
@@ -99,6 +133,9 @@ class Dynamics(nn.Module):
         with torch.no_grad():  # most transitions bring neither reward nor termination
             self.reward_head.bias[self.two_hot.num_bins // 2] = 5.0
             self.termination_head.bias.fill_(-4.0)
+        if config.process == "gaussian":
+            self.code_space = CodeSpace(codebooks, embedding_size, width)
+            self.noise_modulation = NoiseModulation(config.transformer.layers, width)
 
     @property
     def device(self) -> torch.device:
@@ -115,6 +152,11 @@ class Dynamics(nn.Module):
         """Take note of the codes that occur in the data's tokens (N, K)."""
         for port in self.each_port():
             port.set_seen(tokens[:, port.codebook.tokens])
+
+    def set_code_vectors(self, vectors: Sequence[Tensor]) -> None:
+        """Take the tokenizer's code vectors, (V, E) a codebook; after `set_seen_codes`."""
+        if self.config.process == "gaussian":
+            self.code_space.set_vectors(vectors, [port.seen for port in self.each_port()])
 
     def token_table(self) -> Tensor:
         """Embed all codes of all codebooks: (codes, D); once a pass, for all its frames."""
@@ -151,6 +193,15 @@ class Dynamics(nn.Module):
         known = torch.where(masked.unsqueeze(-1), self.mask_vector.to(known.dtype), known)
         return clean + nn.functional.pad(known, (0, 0, 1, 0))
 
+    def points_of(self, tokens: Tensor) -> Tensor:
+        """Look up the points of tokens (..., K): (..., K, E)."""
+        return self.code_space.points[tokens + self.token_offsets]
+
+    def embed_noisy(self, clean: Tensor, noisy: NoisyPoints) -> Tensor:
+        """Embed noisy points of the frames after `clean` (..., K + 1, D): (..., K + 1, D)."""
+        embedded = self.code_space.embed(noisy.points, noisy.sigma)
+        return clean + nn.functional.pad(embedded, (0, 0, 1, 0))
+
     def read_out(self, hidden: Tensor, previous: Tensor) -> Prediction:
         """Turn outputs into predictions of next frames.
 
@@ -163,6 +214,13 @@ class Dynamics(nn.Module):
             self._token_logits(tokens, previous),
             self.reward_head(outcome),
             self.termination_head(outcome).squeeze(-1),
+        )
+
+    def _denoise(self, hidden: Tensor, noisy: NoisyPoints) -> PointPrediction:
+        outcome = hidden[..., 0, :]
+        denoised = self.code_space.denoise(hidden[..., 1:, :], noisy.points, noisy.sigma)
+        return PointPrediction(
+            denoised, self.reward_head(outcome), self.termination_head(outcome).squeeze(-1)
         )
 
     def _token_logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
@@ -183,8 +241,12 @@ class Dynamics(nn.Module):
             yield port
 
     def forward(
-        self, windows: Windows, past: Tensor, masked: Tensor | None = None
-    ) -> tuple[Prediction, Prediction | None]:
+        self,
+        windows: Windows,
+        past: Tensor,
+        masked: Tensor | None = None,
+        noisy: NoisyPoints | None = None,
+    ) -> tuple[Prediction, Prediction | PointPrediction | None]:
         """Predict frames 1..T-1 of training windows, each from its clean past.
 
         Args:
@@ -192,6 +254,7 @@ class Dynamics(nn.Module):
             past: (B, T, K), the tokens that the network sees as the past (may be corrupted).
             masked: (R, T - 1, K) bool, hidden tokens of frames 1..T-1 in drafts of the first R
                 windows; None makes no drafts.
+            noisy: (R, T - 1), in Gaussian diffusion in place of `masked`.
 
         Returns:
             Predictions (B, T - 1) of the first pass, and those (R, T - 1) of the drafts.
@@ -200,15 +263,20 @@ class Dynamics(nn.Module):
         with self.autocast():
             table = self.token_table()
             clean = self.embed(table, previous, windows.actions[:, 1:])
-            drafts = None
-            if masked is not None:
+            drafts = modulation = None
+            if noisy is not None:
+                drafts = self.embed_noisy(clean[: len(noisy.sigma)], noisy)
+                modulation = self.noise_modulation(noisy.sigma.flatten())
+            elif masked is not None:
                 count = len(masked)
                 drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
             sees = visible_past(windows.episode[:, :-1], self.config.context)
-            hidden, made = self.transformer(clean, sees, drafts)
+            hidden, made = self.transformer(clean, sees, drafts, modulation)
             first = self.read_out(hidden, previous)
             if made is None:
                 return first, None
+            if noisy is not None:
+                return first, self._denoise(made, noisy)
             return first, self.read_out(made, previous[: len(made)])
 
     def autocast(self) -> torch.autocast:

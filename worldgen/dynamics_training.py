@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     dynamics_loss: the loss of one batch, a pure function of prediction and target.
+    denoising_loss: its part for drafts in Gaussian diffusion.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,12 +22,19 @@ from torch.nn import functional
 
 from worldgen.config import Config, require
 from worldgen.data.token_dataset import TokenDataset, Windows
+from worldgen.diffusion.gaussian_diffusion import draw_noise_levels, loss_weight
 from worldgen.diffusion.masked_diffusion import mask_tokens
-from worldgen.dynamics import Dynamics, Prediction
+from worldgen.dynamics import Dynamics, NoisyPoints, PointPrediction, Prediction
 from worldgen.errors import TrainingError
 from worldgen.two_hot import TwoHot
 
-__all__ = ["DynamicsLoss", "DynamicsTrainer", "DynamicsTrainingConfig", "dynamics_loss"]
+__all__ = [
+    "DynamicsLoss",
+    "DynamicsTrainer",
+    "DynamicsTrainingConfig",
+    "denoising_loss",
+    "dynamics_loss",
+]
 
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
@@ -61,6 +69,10 @@ class DynamicsTrainingConfig(Config):
     draft_share: float = 0.25
     """Share of windows in which partly known next frames are refined as well, as in the second
     and further denoising passes."""
+    log_sigma_mean: float = 0.0
+    """Gaussian diffusion: mean of the logarithm of the drafts' noise levels (EDM: -1.2)."""
+    log_sigma_std: float = 1.2
+    """Gaussian diffusion: its standard deviation."""
     corrupted_share: float = 0.03
     """Mean share of past tokens replaced by tokens of other frames, so that dreams survive
     their own mistakes."""
@@ -71,6 +83,7 @@ class DynamicsTrainingConfig(Config):
             require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
         require(self.window != 1, "window", "be 0 or at least 2", self.window)
         require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
+        require(self.log_sigma_std > 0, "log_sigma_std", "be over 0", self.log_sigma_std)
         require(self.learning_rate > 0, "learning_rate", "be over 0", self.learning_rate)
         require(0 <= self.ema_decay < 1, "ema_decay", "be in [0, 1)", self.ema_decay)
         for name in ("event_share", "hard_share", "draft_share", "corrupted_share", "final_rate"):
@@ -87,7 +100,8 @@ class DynamicsLoss:
     tokens: Tensor
     """Cross-entropy of the tokens from a next frame that is all masked, in nats a token."""
     drafts: Tensor
-    """Cross-entropy of the masked tokens of drafts, in nats a token."""
+    """Cross-entropy of the masked tokens of drafts, in nats a token; in Gaussian diffusion the
+    weighted squared error of their points."""
     reward: Tensor
     """Cross-entropy of the reward's bins, in nats a transition."""
     termination: Tensor
@@ -144,6 +158,29 @@ def dynamics_loss(
     )
 
 
+def denoising_loss(
+    drafts: PointPrediction, windows: Windows, noisy: NoisyPoints, dynamics: Dynamics, batch: int
+) -> Tensor:
+    """Score denoised points of the first R windows of a batch, with reward and termination.
+
+    Eq. 2 of EDM with the weight of its Table 1; a mean over a frame's live entries.
+
+    Args:
+        drafts: (R, T - 1).
+        windows: The targets, B windows of T frames.
+        noisy: (R, T - 1), what the drafts were made of.
+        dynamics: Knows the points.
+        batch: B.
+    """
+    part = windows.rows(slice(len(noisy.sigma)))
+    error = (drafts.denoised - dynamics.points_of(part.tokens[:, 1:])).square()
+    # Each position weighs the same, however many entries of its points are live.
+    by_frame = (error.sum(-1) / dynamics.code_space.live.sum(-1).clamp(min=1)).mean(-1)
+    outcomes = sum(_outcome_losses(drafts, part, dynamics.two_hot))
+    by_window = ((by_frame * loss_weight(noisy.sigma) + outcomes) * part.follows).mean(1)
+    return by_window.sum() / batch
+
+
 def _cross_entropy(prediction: Prediction, tokens: Tensor) -> Tensor:
     return functional.cross_entropy(
         prediction.token_logits.float().flatten(0, 2), tokens.flatten(), reduction="none"
@@ -151,7 +188,7 @@ def _cross_entropy(prediction: Prediction, tokens: Tensor) -> Tensor:
 
 
 def _outcome_losses(
-    prediction: Prediction, windows: Windows, two_hot: TwoHot
+    prediction: Prediction | PointPrediction, windows: Windows, two_hot: TwoHot
 ) -> tuple[Tensor, Tensor]:
     """Losses of reward and termination, (B, T - 1) each."""
     reward = -(
@@ -212,8 +249,15 @@ class DynamicsTrainer:
         """
         self.dynamics.train()
         windows, masked, past = self._draw()
-        first, drafts = self.dynamics(windows, past, masked)
-        loss = dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
+        noisy = None
+        if masked is not None and self.dynamics.config.process == "gaussian":
+            noisy, masked = self._noise(windows.tokens[: len(masked), 1:]), None
+        first, drafts = self.dynamics(windows, past, masked, noisy)
+        unmasked = drafts if isinstance(drafts, Prediction) else None
+        loss = dynamics_loss(first, unmasked, windows, masked, self.dynamics.two_hot)
+        if isinstance(drafts, PointPrediction) and noisy is not None:
+            made = denoising_loss(drafts, windows, noisy, self.dynamics, len(windows.tokens))
+            loss = replace(loss, drafts=made)
         self.dataset.set_priority(windows, loss.transitions)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -253,6 +297,16 @@ class DynamicsTrainer:
             shape = (count, length - 1, network.num_tokens)
             masked = mask_tokens(shape, self.generator)
         return windows, masked, _corrupt(windows.tokens, config.corrupted_share, self.generator)
+
+    def _noise(self, tokens: Tensor) -> NoisyPoints:
+        """Draw noise levels for frames (R, T - 1, K), and put noise on their points."""
+        config, space = self.config, self.dynamics.code_space
+        sigma = draw_noise_levels(
+            tuple(tokens.shape[:2]), config.log_sigma_mean, config.log_sigma_std, self.generator
+        )
+        points = self.dynamics.points_of(tokens)
+        noise = torch.randn(points.shape, generator=self.generator, device=points.device)
+        return NoisyPoints(points + sigma[..., None, None] * noise * space.live, sigma)
 
     def _follow(self) -> None:
         """Move the average of the weights; it starts fast."""

@@ -66,6 +66,7 @@ def fit_world_model(
     model.dynamics.set_code_contents(model.tokenizer.code_contents())
     dataset = model.dataset(episodes)
     model.dynamics.set_seen_codes(dataset.tokens)
+    model.dynamics.set_code_vectors(model.tokenizer.codebook_vectors())
     model.dynamics.two_hot.restrict(dataset.rewards)
     generator = torch.Generator(model.device).manual_seed(seed)
     trainer = DynamicsTrainer(

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worldgen.codes import CodePort
 from worldgen.dynamics import Dynamics
-from worldgen.transformer import Block, KeyValueCache, attend
+from worldgen.transformer import Block, KeyValueCache, attend, gate, modulate
 
 __all__ = ["FrozenDynamics"]
 
@@ -36,9 +37,14 @@ class FrozenDynamics:
         self._actions = dynamics.action_embedding
         self._offsets = dynamics.token_offsets
         self._positions = dynamics.positions.detach()
-        self._mask_vector = dynamics.mask_vector.detach()
         self._table = dynamics.token_table()
-        self._draft_table = dynamics.read_draft(self._table)
+        if dynamics.config.process == "masked":
+            self._mask_vector = dynamics.mask_vector.detach()
+            self._draft_table = dynamics.read_draft(self._table)
+        else:
+            self._space = dynamics.code_space
+            self._noise_modulation = dynamics.noise_modulation
+            self._modulations: dict[float, list[Tensor]] = {}
         transformer = dynamics.transformer
         self._blocks = [
             _FrozenBlock(block, transformer.cosine, transformer.sine, dtype)
@@ -69,6 +75,20 @@ class FrozenDynamics:
         ]
         self.codes = torch.cat(rows)
         """(K, v) int64: the code that each logit of a position stands for."""
+        if dynamics.config.process == "gaussian":
+            self._set_points(ports, seen)
+
+    def _set_points(self, ports: list[CodePort], seen: list[Tensor]) -> None:
+        """Lay the points of the codes that occur beside each other."""
+        self._points = self._space.points[self.codes + self._offsets.unsqueeze(1)]  # (K, v, E)
+        padding = [
+            (torch.arange(self._widest, device=codes.device) >= len(codes)).expand(
+                port.codebook.num_tokens, -1
+            )
+            for port, codes in zip(ports, seen, strict=True)
+        ]
+        self._half_norms = self._points.square().sum(-1) / 2
+        self._half_norms.masked_fill_(torch.cat(padding), torch.inf)  # no code: never the nearest
 
     def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """Embed clean frames (B, K) and the actions (B, A) taken in them: (B, K + 1, D)."""
@@ -84,6 +104,43 @@ class FrozenDynamics:
         drafts[:, 1:] += known
         return drafts
 
+    def embed_noisy(self, clean: Tensor, noisy: Tensor, sigma: float) -> Tensor:
+        """Embed noisy points (B, K, E) of the frames after `clean` (B, K + 1, D)."""
+        drafts = clean.clone()
+        drafts[:, 1:] += self._space.embed(noisy, noisy.new_tensor(sigma))
+        return drafts
+
+    def modulation(self, sigma: float) -> list[Tensor]:
+        """Give what tells the layers a noise level, (1, 1, 6 D) each; made once a level."""
+        if sigma not in self._modulations:
+            level = self._table.new_full((1,), sigma, dtype=torch.float32)
+            self._modulations[sigma] = self._noise_modulation(level)
+        return self._modulations[sigma]
+
+    def denoise(self, hidden: Tensor, noisy: Tensor, sigma: float) -> Tensor:
+        """Turn outputs (B, K + 1, D) for noisy points (B, K, E) into denoised ones."""
+        return self._space.denoise(hidden[:, 1:], noisy, noisy.new_tensor(sigma))
+
+    def mean_points(self, probabilities: Tensor) -> Tensor:
+        """Average the points of the codes that occur, by weights (B, K, v): (B, K, E)."""
+        total = probabilities.sum(-1, keepdim=True)
+        return torch.einsum("bkv,kve->bke", probabilities / total, self._points)
+
+    def nearest_codes(self, points: Tensor) -> Tensor:
+        """Snap points (B, K, E) to codes that occur: (B, K)."""
+        # |p - c|^2 without the |p|^2 that no code changes.
+        distances = self._half_norms - torch.einsum("bke,kve->bkv", points, self._points)
+        return self.codes_of(distances.argmin(-1))
+
+    def codes_of(self, choices: Tensor) -> Tensor:
+        """Give the codes (B, K) of places (B, K) in the last dimension of logits."""
+        codes = self.codes.expand(len(choices), -1, -1)
+        return codes.gather(2, choices.unsqueeze(2)).squeeze(2)
+
+    def live_entries(self) -> Tensor:
+        """(K, E) float32: 1 where the points of a position differ at all."""
+        return self._space.live
+
     def extend(
         self, clean: Tensor, time: int, hidden: Tensor, cache: KeyValueCache, slot: slice
     ) -> Tensor:
@@ -96,15 +153,23 @@ class FrozenDynamics:
             clean = block.combine(clean, queries, cache.keys[layer], cache.values[layer], mask)
         return self._norm(clean).to(self.dtype)  # type: ignore[no-any-return]
 
-    def refine(self, drafts: Tensor, time: int, hidden: Tensor, cache: KeyValueCache) -> Tensor:
+    def refine(
+        self,
+        drafts: Tensor,
+        time: int,
+        hidden: Tensor,
+        cache: KeyValueCache,
+        modulation: list[Tensor] | None = None,
+    ) -> Tensor:
         """See `Transformer.refine`."""
         own = hidden.new_zeros(len(drafts), 1, 1, drafts.shape[1])
         mask = torch.cat([hidden, own], 3).to(self.dtype)
         for layer, block in enumerate(self._blocks):
-            queries, keys, values = block.project(drafts, time % self._period)
+            told = modulation[layer] if modulation else None
+            queries, keys, values = block.project(drafts, time % self._period, told)
             keys = torch.cat([cache.keys[layer], keys], 2)
             values = torch.cat([cache.values[layer], values], 2)
-            drafts = block.combine(drafts, queries, keys, values, mask)
+            drafts = block.combine(drafts, queries, keys, values, mask, told)
         return self._norm(drafts).to(self.dtype)  # type: ignore[no-any-return]
 
     def token_logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
@@ -142,23 +207,31 @@ class _FrozenBlock:
             for time in range(len(cosine))
         ]
 
-    def project(self, inputs: Tensor, time: int) -> tuple[Tensor, Tensor, Tensor]:
+    def project(
+        self, inputs: Tensor, time: int, modulation: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         batch, length, width = inputs.shape
-        normed = self._norms[0](inputs).to(self._out[0].dtype)
+        normed = modulate(self._norms[0](inputs), modulation, 0).to(self._out[0].dtype)
         projected = functional.linear(normed, *self._in[time])
         projected = projected.view(batch, length, 3, self._heads, width // self._heads)
         queries, keys, values = projected.permute(2, 0, 3, 1, 4).unbind()
         return queries, keys, values
 
     def combine(
-        self, inputs: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self,
+        inputs: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor,
+        modulation: Tensor | None = None,
     ) -> Tensor:
         attended = attend(queries, keys, values, mask)
         attended = attended.transpose(1, 2).reshape(inputs.shape)
-        hidden = inputs + functional.linear(attended, *self._out)
-        normed = self._norms[1](hidden).to(attended.dtype)
+        hidden = inputs + gate(functional.linear(attended, *self._out), modulation, 0)
+        normed = modulate(self._norms[1](hidden), modulation, 1).to(attended.dtype)
         widened = functional.gelu(functional.linear(normed, *self._widen))
-        return hidden.add_(functional.linear(widened, *self._narrow))
+        return hidden.add_(gate(functional.linear(widened, *self._narrow), modulation, 1))
 
 
 def _linear(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -17,12 +17,8 @@ from torch import Tensor
 
 from worldgen.data.token_dataset import Context
 from worldgen.device import resolve_precision
-from worldgen.diffusion.masked_diffusion import (
-    SamplerConfig,
-    draw_tokens,
-    unmask,
-    unmasking_counts,
-)
+from worldgen.diffusion.frame_sampler import make_sampler
+from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics
 from worldgen.errors import ShapeError
 from worldgen.frozen_dynamics import FrozenDynamics
@@ -79,7 +75,9 @@ class Imagination:
         self._ready = False
         # 0 where a key may be seen, -inf where it belongs to no frame of this row.
         self._hidden = torch.zeros(num_rows, 1, 1, self.context * size, device=device)
-        self._counts = unmasking_counts(dynamics.num_tokens, sampler.denoising_steps)
+        self._sampler = make_sampler(
+            dynamics.config.process, sampler, dynamics.num_tokens, generator
+        )
 
     @torch.inference_mode()
     def reset(self, context: Context) -> None:
@@ -149,33 +147,46 @@ class Imagination:
         shape = (self.num_rows, self.dynamics.action_embedding.num_dims)
         if actions.shape != shape:
             raise ShapeError(f"`actions` must have shape {shape}, got {tuple(actions.shape)}")
-        network, known = self._network, None
-        clean = network.embed(self.tokens, actions)
-        draft = self.tokens
-        for count in self._counts:
-            outputs = self._first(clean) if known is None else self._refine(clean, draft, ~known)
-            logits = network.token_logits(outputs, self.tokens)
-            drawn, probability = draw_tokens(logits, self.sampler, self.generator)
-            drawn = (
-                self._network.codes.expand(self.num_rows, -1, -1)
-                .gather(2, drawn.unsqueeze(2))
-                .squeeze(2)
-            )
-            draft = drawn if known is None else torch.where(known, draft, drawn)
-            if count < self.dynamics.num_tokens:
-                known = torch.zeros_like(draft, dtype=torch.bool) if known is None else known
-                known = unmask(known, probability, count, self.sampler, self.generator)
-        reward, termination = network.outcome(outputs)
-        self.tokens = draft
+        frame = _Frame(self, self._network.embed(self.tokens, actions))
+        self.tokens = self._sampler.sample(frame)
+        reward, termination = self._network.outcome(frame.outputs)
         self._clock += 1
         # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
-        return ImaginedStep(draft.clone(), reward, termination, termination > 0.5)
+        return ImaginedStep(self.tokens.clone(), reward, termination, termination > 0.5)
 
     def _first(self, clean: Tensor) -> Tensor:
         slot = self._slot(self._clock)
         self._hidden[:, :, :, slot] = 0
         return self._network.extend(clean, self._clock, self._hidden, self._cache, slot)
 
-    def _refine(self, clean: Tensor, draft: Tensor, masked: Tensor) -> Tensor:
-        drafts = self._network.embed_drafts(clean, draft, masked)
-        return self._network.refine(drafts, self._clock + 1, self._hidden, self._cache)
+    def _refine(self, drafts: Tensor, modulation: list[Tensor] | None = None) -> Tensor:
+        return self._network.refine(drafts, self._clock + 1, self._hidden, self._cache, modulation)
+
+
+class _Frame:
+    """One next frame of all rows in the making; see `FrameNetwork`."""
+
+    outputs: Tensor
+    """Of the newest network pass, (B, K + 1, D)."""
+
+    def __init__(self, engine: Imagination, clean: Tensor) -> None:
+        self._engine, self._network = engine, engine._network
+        self._clean, self._previous = clean, engine.tokens
+        self.codes_of = self._network.codes_of
+        self.mean_points = self._network.mean_points
+        self.nearest_codes = self._network.nearest_codes
+        self.live_entries = self._network.live_entries
+
+    def first(self) -> Tensor:
+        self.outputs = self._engine._first(self._clean)
+        return self._network.token_logits(self.outputs, self._previous)
+
+    def unmasked(self, tokens: Tensor, masked: Tensor) -> Tensor:
+        drafts = self._network.embed_drafts(self._clean, tokens, masked)
+        self.outputs = self._engine._refine(drafts)
+        return self._network.token_logits(self.outputs, self._previous)
+
+    def denoised(self, noisy: Tensor, sigma: float) -> Tensor:
+        drafts = self._network.embed_noisy(self._clean, noisy, sigma)
+        self.outputs = self._engine._refine(drafts, self._network.modulation(sigma))
+        return self._network.denoise(self.outputs, noisy, sigma)

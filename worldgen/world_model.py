@@ -108,6 +108,7 @@ class WorldModel:
                 config.dynamics,
                 self.tokenizer.codebooks,
                 self.action_codec,
+                self.tokenizer.embedding_size,
             )
         self.dynamics = dynamics.to(device).eval()
 

@@ -3,6 +3,7 @@
 Functions:
     mask_tokens: the forward process, for training.
     unmasking_counts: how many tokens are known after each denoising step.
+    kept_probabilities: probabilities without their tail.
     draw_tokens: categorical draws.
     unmask: choose which of the drawn tokens to keep.
 
@@ -17,7 +18,14 @@ from torch import Tensor
 
 from worldgen.diffusion.sampler_config import SamplerConfig
 
-__all__ = ["SamplerConfig", "draw_tokens", "mask_tokens", "unmask", "unmasking_counts"]
+__all__ = [
+    "SamplerConfig",
+    "draw_tokens",
+    "kept_probabilities",
+    "mask_tokens",
+    "unmask",
+    "unmasking_counts",
+]
 
 
 def mask_tokens(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -47,6 +55,13 @@ def unmasking_counts(num_tokens: int, denoising_steps: int) -> list[int]:
     return [round(num_tokens * (index + 1) / passes) for index in range(passes)]
 
 
+def kept_probabilities(logits: Tensor, config: SamplerConfig, temperature: float) -> Tensor:
+    """Turn logits (..., V) into probabilities without the tail; they sum to 1 or less."""
+    probabilities = (logits.float() / temperature).softmax(-1)
+    floor = config.min_probability_ratio * probabilities.amax(-1, keepdim=True)
+    return torch.where(probabilities >= floor, probabilities, 0.0)
+
+
 def draw_tokens(
     logits: Tensor, config: SamplerConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -61,9 +76,7 @@ def draw_tokens(
     if config.temperature == 0:
         best = logits.float().softmax(-1).max(-1)
         return best.indices, best.values
-    probabilities = (logits.float() / config.temperature).softmax(-1)
-    floor = config.min_probability_ratio * probabilities.amax(-1, keepdim=True)
-    kept = torch.where(probabilities >= floor, probabilities, 0.0)
+    kept = kept_probabilities(logits, config, config.temperature)
     cumulative = kept.cumsum(-1)
     total = cumulative[..., -1:]
     uniform = torch.rand(total.shape, generator=generator, device=generator.device)

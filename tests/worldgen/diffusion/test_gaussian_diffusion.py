@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -116,7 +117,7 @@ def test_heun_equals_diffusers() -> None:
     sigmas = scheduler.sigmas.double()
     levels = [float(sigma) for sigma in sigmas[:1]] + [float(sigma) for sigma in sigmas[1::2]]
     ours = theirs = levels[0] * draw(0).double()
-    for sigma, after in zip(levels[:-1], levels[1:], strict=True):
+    for sigma, after in itertools.pairwise(levels):
         start, denoised = ours, denoise(ours, sigma)
         ours = euler_step(start, denoised, sigma, after)
         if after > 0:
@@ -136,7 +137,7 @@ def test_heun_is_exacter_than_euler() -> None:
     for heun in (False, True):
         point = 2 + noise * math.sqrt(1 + sigma_max**2)
         sigmas = rho_schedule(20, 0.01, sigma_max)
-        for sigma, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for sigma, after in itertools.pairwise(sigmas):
             ahead = euler_step(point, denoise(point, sigma), sigma, after)
             if heun and after > 0:
                 denoised = denoise(point, sigma), denoise(ahead, after)
