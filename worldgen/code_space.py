@@ -39,8 +39,8 @@ class CodeSpace(nn.Module):
     """
 
     points: Tensor
+    seen: Tensor
     live: Tensor
-    _first_codes: Tensor
 
     def __init__(self, codebooks: Sequence[Codebook], num_entries: int, width: int) -> None:
         super().__init__()
@@ -48,8 +48,9 @@ class CodeSpace(nn.Module):
         num_codes = sum(codebook.size for codebook in codebooks)
         num_tokens = sum(codebook.num_tokens for codebook in codebooks)
         self.register_buffer("points", torch.zeros(num_codes, num_entries))
+        self.register_buffer("seen", torch.ones(num_codes))
         self.register_buffer("live", torch.zeros(num_tokens, num_entries))
-        self.read = nn.ModuleList(nn.Linear(num_entries, width) for _ in codebooks)
+        self.read = nn.ModuleList(nn.Linear(2 * num_entries, width) for _ in codebooks)
         self.write = nn.ModuleList(nn.Linear(width, num_entries) for _ in codebooks)
         for layer in self.write:
             assert isinstance(layer, nn.Linear)
@@ -68,14 +69,31 @@ class CodeSpace(nn.Module):
         for codebook, table, codes in zip(self._codebooks, vectors, seen, strict=True):
             points, num_live = _whitened(table, codes)
             self.points[first : first + codebook.size] = points
+            self.seen[first : first + codebook.size] = 0.0
+            self.seen[first + codes] = 1.0
             live = torch.arange(points.shape[1], device=points.device) < num_live
             self.live[codebook.tokens] = live.to(points.dtype)
             first += codebook.size
 
-    def embed(self, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """Embed noisy points (..., K, E) with noise levels (...): (..., K, D)."""
+    def embed(self, noisy: Tensor, sigma: Tensor, guess: Tensor) -> Tensor:
+        """Embed noisy points (..., K, E) with noise levels (...), and a guess: (..., K, D).
+
+        The guess at the clean points beside them is self-conditioning (Analog Bits, Chen et al.
+        2022, https://arxiv.org/abs/2208.04202).
+        """
         c_in = precondition(sigma).c_in[..., None, None]
-        return self._each(self.read, c_in * noisy)
+        return self._each(self.read, torch.cat([c_in * noisy, guess], -1))
+
+    def mean(self, probabilities: Tensor) -> Tensor:
+        """Average the points of seen codes with probabilities (..., K, V): (..., K, E)."""
+        parts, first = [], 0
+        for codebook in self._codebooks:
+            codes = slice(first, first + codebook.size)
+            part = probabilities[..., codebook.tokens, : codebook.size].float() * self.seen[codes]
+            with torch.autocast(part.device.type, enabled=False):
+                parts.append(part @ self.points[codes] / part.sum(-1, keepdim=True))
+            first += codebook.size
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
     def denoise(self, hidden: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
         """Turn outputs (..., K, D) for noisy points (..., K, E) into denoised ones, float32."""

@@ -197,9 +197,18 @@ class Dynamics(nn.Module):
         """Look up the points of tokens (..., K): (..., K, E)."""
         return self.code_space.points[tokens + self.token_offsets]
 
-    def embed_noisy(self, clean: Tensor, noisy: NoisyPoints) -> Tensor:
-        """Embed noisy points of the frames after `clean` (..., K + 1, D): (..., K + 1, D)."""
-        embedded = self.code_space.embed(noisy.points, noisy.sigma)
+    def embed_noisy(self, clean: Tensor, noisy: NoisyPoints, guess: Tensor) -> Tensor:
+        """Embed noisy points of next frames.
+
+        Args:
+            clean: (..., K + 1, D), what `embed` gave for the frames before.
+            noisy: (...).
+            guess: (..., K, E), the mean of the points as the first pass sees it.
+
+        Returns:
+            (..., K + 1, D).
+        """
+        embedded = self.code_space.embed(noisy.points, noisy.sigma, guess)
         return clean + nn.functional.pad(embedded, (0, 0, 1, 0))
 
     def read_out(self, hidden: Tensor, previous: Tensor) -> Prediction:
@@ -263,21 +272,21 @@ class Dynamics(nn.Module):
         with self.autocast():
             table = self.token_table()
             clean = self.embed(table, previous, windows.actions[:, 1:])
-            drafts = modulation = None
+            sees = visible_past(windows.episode[:, :-1], self.config.context)
+            hidden, seen = self.transformer.read(clean, sees)
+            first = self.read_out(hidden, previous)
             if noisy is not None:
-                drafts = self.embed_noisy(clean[: len(noisy.sigma)], noisy)
-                modulation = self.noise_modulation(noisy.sigma.flatten())
-            elif masked is not None:
+                count = len(noisy.sigma)
+                guess = self.code_space.mean(first.token_logits[:count].detach().softmax(-1))
+                drafts = self.embed_noisy(clean[:count], noisy, guess)
+                told = self.noise_modulation(noisy.sigma.flatten())
+                return first, self._denoise(self.transformer.draft(drafts, seen, sees, told), noisy)
+            if masked is not None:
                 count = len(masked)
                 drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
-            sees = visible_past(windows.episode[:, :-1], self.config.context)
-            hidden, made = self.transformer(clean, sees, drafts, modulation)
-            first = self.read_out(hidden, previous)
-            if made is None:
-                return first, None
-            if noisy is not None:
-                return first, self._denoise(made, noisy)
-            return first, self.read_out(made, previous[: len(made)])
+                made = self.transformer.draft(drafts, seen, sees)
+                return first, self.read_out(made, previous[:count])
+            return first, None
 
     def autocast(self) -> torch.autocast:
         """Compute inside this block in the configured precision."""

@@ -104,10 +104,10 @@ class FrozenDynamics:
         drafts[:, 1:] += known
         return drafts
 
-    def embed_noisy(self, clean: Tensor, noisy: Tensor, sigma: float) -> Tensor:
-        """Embed noisy points (B, K, E) of the frames after `clean` (B, K + 1, D)."""
+    def embed_noisy(self, clean: Tensor, noisy: Tensor, sigma: float, guess: Tensor) -> Tensor:
+        """Embed noisy points (B, K, E) of the frames after `clean` (B, K + 1, D), and a guess."""
         drafts = clean.clone()
-        drafts[:, 1:] += self._space.embed(noisy, noisy.new_tensor(sigma))
+        drafts[:, 1:] += self._space.embed(noisy, noisy.new_tensor(sigma), guess)
         return drafts
 
     def modulation(self, sigma: float) -> list[Tensor]:

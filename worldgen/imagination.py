@@ -186,7 +186,7 @@ class _Frame:
         self.outputs = self._engine._refine(drafts)
         return self._network.token_logits(self.outputs, self._previous)
 
-    def denoised(self, noisy: Tensor, sigma: float) -> Tensor:
-        drafts = self._network.embed_noisy(self._clean, noisy, sigma)
+    def denoised(self, noisy: Tensor, sigma: float, guess: Tensor) -> Tensor:
+        drafts = self._network.embed_noisy(self._clean, noisy, sigma, guess)
         self.outputs = self._engine._refine(drafts, self._network.modulation(sigma))
         return self._network.denoise(self.outputs, noisy, sigma)

@@ -153,31 +153,50 @@ class Transformer(nn.Module):
         Returns:
             Outputs like `clean` and like `drafts`.
         """
-        shape, size = clean.shape, clean.shape[2]
+        outputs, past = self.read(clean, sees)
+        return outputs, None if drafts is None else self.draft(drafts, past, sees, modulation)
+
+    def read(self, clean: Tensor, sees: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Process windows of frames.
+
+        Returns:
+            Outputs like `clean`, and of each layer the keys and values that each frame sees,
+            (B F, heads, C N, D / heads).
+        """
+        shape = clean.shape
         times = torch.arange(shape[1], device=clean.device)
-        rotation, next_rotation = (self._rotation_of_frames(t) for t in (times, times + 1))
-        bias = _bias(sees.flatten(0, 1), size)  # (B F, 1, 1, C N)
-        hidden, made = clean.flatten(0, 1), None
-        if drafts is not None:
-            made = drafts.flatten(0, 1)
-            own = bias.new_zeros(len(made), 1, 1, size)
-            made_bias = torch.cat([bias[: len(made)], own], 3)
-        for layer, block in enumerate(self.each_block()):
-            queries, keys, values = block.project(hidden, _repeat(rotation, shape[0]))
+        rotation = _repeat(self._rotation_of_frames(times), shape[0])
+        bias = _bias(sees.flatten(0, 1), shape[2])  # (B F, 1, 1, C N)
+        hidden, past = clean.flatten(0, 1), []
+        for block in self.each_block():
+            queries, keys, values = block.project(hidden, rotation)
             keys, values = self._with_past(keys, shape[0]), self._with_past(values, shape[0])
             hidden = block.combine(hidden, queries, keys, values, bias)
-            if made is not None:
-                rows, told = len(made), modulation[layer] if modulation else None
-                queries, own_keys, own_values = block.project(
-                    made, _repeat(next_rotation, rows // shape[1]), told
-                )
-                keys = torch.cat([keys[:rows], own_keys], 2)
-                values = torch.cat([values[:rows], own_values], 2)
-                made = block.combine(made, queries, keys, values, made_bias, told)
-        outputs: Tensor = self.norm(hidden).view(shape)
-        if made is None or drafts is None:
-            return outputs, None
-        return outputs, self.norm(made).view(drafts.shape)
+            past.append((keys, values))
+        return self.norm(hidden).view(shape), past
+
+    def draft(
+        self,
+        drafts: Tensor,
+        past: list[tuple[Tensor, Tensor]],
+        sees: Tensor,
+        modulation: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Process drafts beside what `read` gave for the frames before; see `forward`."""
+        shape, made = drafts.shape, drafts.flatten(0, 1)
+        rows = len(made)
+        times = torch.arange(1, shape[1] + 1, device=drafts.device)
+        rotation = _repeat(self._rotation_of_frames(times), shape[0])
+        bias = _bias(sees[: shape[0]].flatten(0, 1), shape[2])
+        bias = torch.cat([bias, bias.new_zeros(rows, 1, 1, shape[2])], 3)
+        for layer, block in enumerate(self.each_block()):
+            told = modulation[layer] if modulation else None
+            queries, own_keys, own_values = block.project(made, rotation, told)
+            keys = torch.cat([past[layer][0][:rows], own_keys], 2)
+            values = torch.cat([past[layer][1][:rows], own_values], 2)
+            made = block.combine(made, queries, keys, values, bias, told)
+        outputs: Tensor = self.norm(made).view(shape)
+        return outputs
 
     def each_block(self) -> Iterator[Block]:
         """Give the layers in their order."""

@@ -47,8 +47,8 @@ class FrameNetwork(Protocol):
     def unmasked(self, tokens: Tensor, masked: Tensor) -> Tensor:
         """Score the codes, some tokens (B, K) of the frames being known: logits (B, K, v)."""
 
-    def denoised(self, noisy: Tensor, sigma: float) -> Tensor:
-        """Estimate the clean points of noisy ones, (B, K, E) each."""
+    def denoised(self, noisy: Tensor, sigma: float, guess: Tensor) -> Tensor:
+        """Estimate the clean points of noisy ones, (B, K, E) each, given the first pass's mean."""
 
     def codes_of(self, choices: Tensor) -> Tensor:
         """Give the codes of places (B, K) in the last dimension of logits."""
@@ -122,28 +122,31 @@ class GaussianSampler:
     def __init__(self, config: SamplerConfig, generator: torch.Generator) -> None:
         self.config, self.generator = config, generator
         steps = config.denoising_steps
-        # A step of Heun takes two passes, and the last one, to noise level 0, is Euler's. Where
-        # that leaves one pass over, the first step is Euler's too.
-        count = steps if config.solver == "euler" else steps // 2 + 1
+        if config.solver == "euler" or steps == 1:
+            count, self._heun_from = steps, steps
+        else:
+            # A step of Heun takes two passes. The first step is Euler's: its slope comes from the
+            # mean, for which a correction far down the schedule would overshoot. So is the last,
+            # to noise level 0, and where that leaves a pass over, the second.
+            count, self._heun_from = steps // 2 + 1 + steps % 2, 1 + steps % 2
         self.sigmas = rho_schedule(count, config.sigma_min, config.sigma_max, config.rho)
-        self._heun_from = count if config.solver == "euler" else 1 - steps % 2
 
     def sample(self, frame: FrameNetwork) -> Tensor:
         """Make frames (B, K) int64."""
         logits = frame.first()
-        denoised = frame.mean_points(kept_probabilities(logits, self.config, temperature=1.0))
+        guess = frame.mean_points(kept_probabilities(logits, self.config, temperature=1.0))
         if len(self.sigmas) == 2:
-            return frame.nearest_codes(denoised)
-        points = self._noise(denoised) * frame.live_entries()
+            return frame.nearest_codes(guess)
+        points, denoised = self._noise(guess) * frame.live_entries(), guess
         for index, sigma in enumerate(self.sigmas[:-1]):
             after = self.sigmas[index + 1]
             ahead = euler_step(points, denoised, sigma, after)
             if after == 0:
                 break
-            there = frame.denoised(ahead, after)
+            there = frame.denoised(ahead, after, guess)
             if index >= self._heun_from:
                 ahead = heun_step(points, denoised, ahead, there, sigma, after)
-                there = frame.denoised(ahead, after)
+                there = frame.denoised(ahead, after, guess)
             points, denoised = ahead, there
         return frame.nearest_codes(denoised)
 
