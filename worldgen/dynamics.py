@@ -46,12 +46,17 @@ class DynamicsConfig(Config):
     """Of the matrix products: "auto" is bfloat16 where the processor has it, else float32."""
     process: Process = "masked"
     """Diffusion over masked tokens, or over code vectors with Gaussian noise."""
+    frames_in_flight: int = 1
+    """Most frames that may be in the making at once: 1 or 2. With 2 the network also learns to
+    predict a frame from one that it has not seen, but whose action it knows."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         require(1 <= self.context <= 256, "context", "be in [1, 256]", self.context)
         known = ("masked", "gaussian")
         require(self.process in known, "process", "be 'masked' or 'gaussian'", self.process)
+        flight = self.frames_in_flight
+        require(flight in (1, 2), "frames_in_flight", "be 1 or 2", flight)
 
 
 class Prediction(NamedTuple):
@@ -133,6 +138,8 @@ class Dynamics(nn.Module):
         with torch.no_grad():  # most transitions bring neither reward nor termination
             self.reward_head.bias[self.two_hot.num_bins // 2] = 5.0
             self.termination_head.bias.fill_(-4.0)
+        if config.frames_in_flight > 1:
+            self.read_earlier = nn.Linear(width, width)
         if config.process == "gaussian":
             self.code_space = CodeSpace(codebooks, embedding_size, width)
             self.noise_modulation = NoiseModulation(config.transformer.layers, width)
@@ -176,6 +183,20 @@ class Dynamics(nn.Module):
         embedded = nn.functional.embedding(tokens + self.token_offsets, table)
         action = self.action_embedding(actions).unsqueeze(-2)
         return torch.cat([action, embedded + action], -2) + self.positions
+
+    def embed_unseen(self, stale: Tensor, earlier: Tensor) -> Tensor:
+        """Embed frames that are not known yet.
+
+        Args:
+            stale: (..., K + 1, D), what `embed` gave for the tokens of the frames *before* them
+                with the actions taken in *them*.
+            earlier: (..., A) encoded, the actions that lead to them.
+
+        Returns:
+            (..., K + 1, D).
+        """
+        action: Tensor = self.read_earlier(self.action_embedding(earlier))
+        return stale + action.unsqueeze(-2)
 
     def embed_drafts(self, table: Tensor, clean: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
         """Embed drafts of next frames.
@@ -255,6 +276,7 @@ class Dynamics(nn.Module):
         past: Tensor,
         masked: Tensor | None = None,
         noisy: NoisyPoints | None = None,
+        unseen: Tensor | None = None,
     ) -> tuple[Prediction, Prediction | PointPrediction | None]:
         """Predict frames 1..T-1 of training windows, each from its clean past.
 
@@ -264,14 +286,21 @@ class Dynamics(nn.Module):
             masked: (R, T - 1, K) bool, hidden tokens of frames 1..T-1 in drafts of the first R
                 windows; None makes no drafts.
             noisy: (R, T - 1), in Gaussian diffusion in place of `masked`.
+            unseen: (B, T) bool, frames whose tokens the network does not see; each follows one
+                that it sees. None is none of them.
 
         Returns:
             Predictions (B, T - 1) of the first pass, and those (R, T - 1) of the drafts.
         """
+        if unseen is not None:
+            past = torch.where(unseen.unsqueeze(-1), past.roll(1, 1), past)
         previous = past[:, :-1]
         with self.autocast():
             table = self.token_table()
             clean = self.embed(table, previous, windows.actions[:, 1:])
+            if unseen is not None:
+                other = self.embed_unseen(clean, windows.actions[:, :-1])
+                clean = torch.where(unseen[:, :-1, None, None], other, clean)
             sees = visible_past(windows.episode[:, :-1], self.config.context)
             hidden, seen = self.transformer.read(clean, sees)
             first = self.read_out(hidden, previous)

@@ -38,6 +38,8 @@ __all__ = [
 
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
+_UNSEEN_OF_EVERY_SECOND = 0.8
+"""Share of every second frame that is hidden, in windows with hidden frames."""
 _UNCHECKED_STEPS = 20
 """Gradient steps between two looks at the losses on a GPU, where each look waits for it."""
 
@@ -69,6 +71,9 @@ class DynamicsTrainingConfig(Config):
     draft_share: float = 0.25
     """Share of windows in which partly known next frames are refined as well, as in the second
     and further denoising passes."""
+    unseen_share: float = 0.5
+    """Share of windows with frames that the network does not see, where two frames may be in
+    flight; these windows have no drafts."""
     log_sigma_mean: float = 0.0
     """Gaussian diffusion: mean of the logarithm of the drafts' noise levels (EDM: -1.2)."""
     log_sigma_std: float = 1.2
@@ -86,7 +91,14 @@ class DynamicsTrainingConfig(Config):
         require(self.log_sigma_std > 0, "log_sigma_std", "be over 0", self.log_sigma_std)
         require(self.learning_rate > 0, "learning_rate", "be over 0", self.learning_rate)
         require(0 <= self.ema_decay < 1, "ema_decay", "be in [0, 1)", self.ema_decay)
-        for name in ("event_share", "hard_share", "draft_share", "corrupted_share", "final_rate"):
+        for name in (
+            "event_share",
+            "hard_share",
+            "draft_share",
+            "unseen_share",
+            "corrupted_share",
+            "final_rate",
+        ):
             value = getattr(self, name)
             require(0 <= value <= 1, name, "be in [0, 1]", value)
         share = self.event_share + self.hard_share
@@ -252,13 +264,14 @@ class DynamicsTrainer:
         noisy = None
         if masked is not None and self.dynamics.config.process == "gaussian":
             noisy, masked = self._noise(windows.tokens[: len(masked), 1:]), None
-        first, drafts = self.dynamics(windows, past, masked, noisy)
+        unseen = self._hide(windows, len(masked) if masked is not None else 0)
+        first, drafts = self.dynamics(windows, past, masked, noisy, unseen)
         unmasked = drafts if isinstance(drafts, Prediction) else None
         loss = dynamics_loss(first, unmasked, windows, masked, self.dynamics.two_hot)
         if isinstance(drafts, PointPrediction) and noisy is not None:
             made = denoising_loss(drafts, windows, noisy, self.dynamics, len(windows.tokens))
             loss = replace(loss, drafts=made)
-        self.dataset.set_priority(windows, loss.transitions)
+        self._set_priority(windows, loss.transitions, unseen)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
@@ -297,6 +310,32 @@ class DynamicsTrainer:
             shape = (count, length - 1, network.num_tokens)
             masked = mask_tokens(shape, self.generator)
         return windows, masked, _corrupt(windows.tokens, config.corrupted_share, self.generator)
+
+    def _hide(self, windows: Windows, num_drafts: int) -> Tensor | None:
+        """Choose frames (B, T) that the network does not see: most of every second one."""
+        batch, length = windows.tokens.shape[:2]
+        count = min(round(batch * self.config.unseen_share), batch - num_drafts)
+        if self.dynamics.config.frames_in_flight == 1 or count <= 0:
+            return None
+        device = self.generator.device
+        rows = num_drafts + torch.randperm(
+            batch - num_drafts, generator=self.generator, device=device
+        )
+        noise = torch.rand(batch, length + 1, generator=self.generator, device=device)
+        odd = (torch.arange(length, device=device) + (noise[:, length:] < 0.5)) % 2 == 1
+        unseen = odd & (noise[:, :length] < _UNSEEN_OF_EVERY_SECOND)
+        unseen[:, 1:] &= windows.follows
+        unseen[:, 0] = False
+        chosen = torch.zeros(batch, 1, dtype=torch.bool, device=device)
+        chosen[rows[:count]] = True
+        return unseen & chosen
+
+    def _set_priority(self, windows: Windows, losses: Tensor, unseen: Tensor | None) -> None:
+        """Note the losses of windows of which the network saw everything."""
+        if unseen is not None:
+            whole = ~unseen.any(1)
+            windows, losses = windows.rows(whole), losses[whole]
+        self.dataset.set_priority(windows, losses)
 
     def _noise(self, tokens: Tensor) -> NoisyPoints:
         """Draw noise levels for frames (R, T - 1, K), and put noise on their points."""

@@ -38,6 +38,8 @@ class FrozenDynamics:
         self._offsets = dynamics.token_offsets
         self._positions = dynamics.positions.detach()
         self._table = dynamics.token_table()
+        if dynamics.config.frames_in_flight > 1:
+            self._earlier = dynamics.read_earlier
         if dynamics.config.process == "masked":
             self._mask_vector = dynamics.mask_vector.detach()
             self._draft_table = dynamics.read_draft(self._table)
@@ -96,6 +98,11 @@ class FrozenDynamics:
         embedded = functional.embedding(tokens + self._offsets, self._table)
         return torch.cat([action, embedded + action], 1) + self._positions
 
+    def embed_unseen(self, tokens: Tensor, earlier: Tensor, actions: Tensor) -> Tensor:
+        """Embed frames that are reached from (B, K) by `earlier`, and left by `actions`."""
+        added = self._earlier(self._actions(earlier)).unsqueeze(1)
+        return self.embed(tokens, actions) + added  # type: ignore[no-any-return]
+
     def embed_drafts(self, clean: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
         """Embed drafts (B, K) of the frames after `clean` (B, K + 1, D)."""
         known = functional.embedding(tokens + self._offsets, self._draft_table)
@@ -151,6 +158,47 @@ class FrozenDynamics:
             cache.keys[layer, :, :, slot] = keys
             cache.values[layer, :, :, slot] = values
             clean = block.combine(clean, queries, cache.keys[layer], cache.values[layer], mask)
+        return self._norm(clean).to(self.dtype)  # type: ignore[no-any-return]
+
+    def extend_twice(
+        self,
+        frames: tuple[Tensor, Tensor],
+        time: int,
+        hidden: tuple[Tensor, Tensor],
+        cache: KeyValueCache,
+        slots: tuple[slice, slice],
+    ) -> tuple[Tensor, Tensor]:
+        """Process two frames one after the other in one pass; the first sees not the second."""
+        masks = hidden[0].to(self.dtype), hidden[1].to(self.dtype)
+        first, second = frames
+        for layer, block in enumerate(self._blocks):
+            ours = block.project(first, time % self._period)
+            theirs = block.project(second, (time + 1) % self._period)
+            for slot, (_, keys, values) in zip(slots, (ours, theirs), strict=True):
+                cache.keys[layer, :, :, slot] = keys
+                cache.values[layer, :, :, slot] = values
+            keys, values = cache.keys[layer], cache.values[layer]
+            first = block.combine(first, ours[0], keys, values, masks[0])
+            second = block.combine(second, theirs[0], keys, values, masks[1])
+        return self._norm(first).to(self.dtype), self._norm(second).to(self.dtype)
+
+    def extend_rows(
+        self,
+        clean: Tensor,
+        time: int,
+        hidden: Tensor,
+        cache: KeyValueCache,
+        slot: slice,
+        rows: Tensor,
+    ) -> Tensor:
+        """Do what `extend` does for some rows (R,); `clean` and `hidden` are theirs."""
+        mask = hidden.to(self.dtype)
+        for layer, block in enumerate(self._blocks):
+            queries, keys, values = block.project(clean, time % self._period)
+            cache.keys[layer, rows, :, slot] = keys
+            cache.values[layer, rows, :, slot] = values
+            keys, values = cache.keys[layer][rows], cache.values[layer][rows]
+            clean = block.combine(clean, queries, keys, values, mask)
         return self._norm(clean).to(self.dtype)  # type: ignore[no-any-return]
 
     def refine(

@@ -29,6 +29,13 @@ class SamplerConfig(Config):
     order: Literal["random", "confidence"] = "random"
     """Masked diffusion: which tokens are kept first; by confidence tends to copy the previous
     frame."""
+    frames_in_flight: int = 1
+    """Frames that are made in one network pass, 1 or 2, where the actions are known in advance;
+    2 needs a network that was trained for it (`DynamicsConfig.frames_in_flight`), and one
+    denoising step."""
+    flight_confidence: float = 0.9
+    """A second frame whose most likely tokens are right with less than this probability is made
+    again in a pass of its own, from the finished first one; 0 never does."""
     solver: Literal["euler", "heun"] = "euler"
     """Gaussian diffusion: Heun's steps are exacter, and each takes two network passes."""
     sigma_min: float = 0.1
@@ -48,6 +55,13 @@ class SamplerConfig(Config):
         for name, values in (("order", ("random", "confidence")), ("solver", ("euler", "heun"))):
             value = getattr(self, name)
             require(value in values, name, f"be {values[0]!r} or {values[1]!r}", value)
+        flight = self.frames_in_flight
+        require(flight in (1, 2), "frames_in_flight", "be 1 or 2", flight)
+        single = flight == 1 or self.denoising_steps == 1
+        steps = self.denoising_steps
+        require(single, "denoising_steps", "be 1 with two frames in flight", steps)
+        sure = self.flight_confidence
+        require(0 <= sure <= 1, "flight_confidence", "be in [0, 1]", sure)
         require(self.sigma_min > 0, "sigma_min", "be over 0", self.sigma_min)
         require(self.sigma_max > self.sigma_min, "sigma_max", "be over sigma_min", self.sigma_max)
         require(self.rho > 0, "rho", "be over 0", self.rho)
