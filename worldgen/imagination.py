@@ -76,6 +76,7 @@ class Imagination:
         # A second frame in flight must not take the place of one that the first still sees.
         self._num_slots = self.context + flight - 1
         self.network_passes = 0.0
+        """Made so far; one over some of the rows counts as their share."""
         self._cache = KeyValueCache(
             dynamics.config.transformer, num_rows, self._num_slots, size, device, dtype
         )
@@ -222,6 +223,22 @@ class Imagination:
             ImaginedStep(first[0], reward, ends, ends > 0.5),
             ImaginedStep(tokens.clone(), *outcome, outcome[1] > 0.5),
         )
+
+    def roll(self, actions: Tensor) -> list[ImaginedStep]:
+        """Imagine H environment steps whose actions are known, two a pass where the sampler can.
+
+        Args:
+            actions: (B, H, A) encoded, on the network's device.
+        """
+        steps: list[ImaginedStep] = []
+        horizon = actions.shape[1]
+        while len(steps) < horizon:
+            here = len(steps)
+            if self.sampler.frames_in_flight > 1 and here + 1 < horizon:
+                steps += self.step_twice(actions[:, here], actions[:, here + 1])
+            else:
+                steps.append(self.step(actions[:, here]))
+        return steps
 
     def _choose(self, outputs: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
         """Make frames of a pass's outputs: tokens (R, K), and how sure the likeliest are (R,)."""

@@ -30,7 +30,7 @@ from worldgen.dynamics import Dynamics, DynamicsConfig
 from worldgen.dynamics_training import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
 from worldgen.fitting import FitResult, fit_world_model
-from worldgen.imagination import Imagination, ImaginedStep
+from worldgen.imagination import Imagination
 from worldgen.rollout import Policy, Rollout, action_source
 from worldgen.seeding import derived_seed, seeded_initialization
 from worldgen.tokenizer import Tokenizer, TokenizerConfig
@@ -292,22 +292,18 @@ class WorldModel:
                 f"`frames_in_flight` must be 1 with a policy, got {flight}: it makes frames whose "
                 "actions are known in advance"
             )
-        taken: list[np.ndarray] = []
-        results: list[ImaginedStep] = []
-        while len(taken) < horizon:
-            count = min(flight, horizon - len(taken))
-            chosen = [
-                np.asarray(choose(len(taken) + index, self.decode, engine.tokens))
-                for index in range(count)
-            ]
-            if len(chosen[0]) != len(context):
+        taken, results = [], []
+        for time in range(horizon):
+            action = np.asarray(choose(time, self.decode, engine.tokens))
+            if len(action) != len(context):
                 raise ShapeError(
-                    f"there must be an action for each of {len(context)} worlds, got "
-                    f"{len(chosen[0])}"
+                    f"there must be an action for each of {len(context)} worlds, got {len(action)}"
                 )
-            encoded = [self.encode_actions(action) for action in chosen]
-            results += engine.step_twice(*encoded) if count == 2 else [engine.step(encoded[0])]
-            taken += chosen
+            taken.append(action)
+            if flight == 1:
+                results.append(engine.step(self.encode_actions(action)))
+        if flight > 1:
+            results = engine.roll(self.encode_actions(np.stack(taken, 1)))
         tokens = torch.stack([result.tokens for result in results], 1)
         flat = self.tokenizer.decode_flat(tokens.flatten(0, 1))
         shaped = {

@@ -167,3 +167,16 @@ def test_wrong_use_is_explained() -> None:
     action = torch.ones(ROWS, 1, dtype=torch.int64)
     with pytest.raises(ConfigError, match="`step_twice` needs"):
         imagination.step_twice(action, action)
+
+
+def test_rolling_takes_pairs_and_an_odd_step_alone() -> None:
+    dynamics, windows = make_dynamics(), make_windows(CONTEXT + 5)
+    rolled, stepped = engine(dynamics, flight_confidence=0.0), engine(dynamics)
+    for imagination in (rolled, stepped):
+        imagination.reset(context_of(windows))
+    actions = windows.actions[:, CONTEXT:]
+    steps = rolled.roll(actions)
+    assert rolled.network_passes == 3
+    assert len(steps) == 5
+    one = stepped.step_twice(actions[:, 0], actions[:, 1])
+    assert torch.equal(steps[0].tokens, one[0].tokens)
