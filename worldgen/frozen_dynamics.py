@@ -170,17 +170,19 @@ class FrozenDynamics:
     ) -> tuple[Tensor, Tensor]:
         """Process two frames one after the other in one pass; the first sees not the second."""
         masks = hidden[0].to(self.dtype), hidden[1].to(self.dtype)
-        first, second = frames
+        both = torch.cat(frames)
         for layer, block in enumerate(self._blocks):
-            ours = block.project(first, time % self._period)
-            theirs = block.project(second, (time + 1) % self._period)
-            for slot, (_, keys, values) in zip(slots, (ours, theirs), strict=True):
-                cache.keys[layer, :, :, slot] = keys
-                cache.values[layer, :, :, slot] = values
+            queries = []
+            for index, half in enumerate(block.normed(both).chunk(2)):
+                found, keys, values = block.project_normed(half, (time + index) % self._period)
+                queries.append(found)
+                cache.keys[layer, :, :, slots[index]] = keys
+                cache.values[layer, :, :, slots[index]] = values
             keys, values = cache.keys[layer], cache.values[layer]
-            first = block.combine(first, ours[0], keys, values, masks[0])
-            second = block.combine(second, theirs[0], keys, values, masks[1])
-        return self._norm(first).to(self.dtype), self._norm(second).to(self.dtype)
+            attended = [attend(q, keys, values, m) for q, m in zip(queries, masks, strict=True)]
+            both = block.finish(both, torch.cat(attended))
+        outputs = self._norm(both).to(self.dtype)
+        return outputs[: len(frames[0])], outputs[len(frames[0]) :]
 
     def extend_rows(
         self,
@@ -258,8 +260,13 @@ class _FrozenBlock:
     def project(
         self, inputs: Tensor, time: int, modulation: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        batch, length, width = inputs.shape
-        normed = modulate(self._norms[0](inputs), modulation, 0).to(self._out[0].dtype)
+        return self.project_normed(self.normed(inputs, modulation), time)
+
+    def normed(self, inputs: Tensor, modulation: Tensor | None = None) -> Tensor:
+        return modulate(self._norms[0](inputs), modulation, 0).to(self._out[0].dtype)
+
+    def project_normed(self, normed: Tensor, time: int) -> tuple[Tensor, Tensor, Tensor]:
+        batch, length, width = normed.shape
         projected = functional.linear(normed, *self._in[time])
         projected = projected.view(batch, length, 3, self._heads, width // self._heads)
         queries, keys, values = projected.permute(2, 0, 3, 1, 4).unbind()
@@ -274,7 +281,9 @@ class _FrozenBlock:
         mask: Tensor,
         modulation: Tensor | None = None,
     ) -> Tensor:
-        attended = attend(queries, keys, values, mask)
+        return self.finish(inputs, attend(queries, keys, values, mask), modulation)
+
+    def finish(self, inputs: Tensor, attended: Tensor, modulation: Tensor | None = None) -> Tensor:
         attended = attended.transpose(1, 2).reshape(inputs.shape)
         hidden = inputs + gate(functional.linear(attended, *self._out), modulation, 0)
         normed = modulate(self._norms[1](hidden), modulation, 1).to(attended.dtype)

@@ -203,24 +203,24 @@ class Imagination:
         )
         outputs = network.extend_twice(frames, time, hidden, self._cache, slots)
         self.network_passes += 1
-        first = self._choose(outputs[0], before)
-        tokens, sureness = self._choose(outputs[1], before)
+        both, sureness = self._choose(torch.cat(outputs), before.repeat(2, 1))
+        first, tokens = both.chunk(2)
         outcome = network.outcome(outputs[1])
-        rows = (sureness < self.sampler.flight_confidence).nonzero().flatten()
+        rows = (sureness[self.num_rows :] < self.sampler.flight_confidence).nonzero().flatten()
         if len(rows):
-            clean = network.embed(first[0][rows], next_actions[rows])
+            clean = network.embed(first[rows], next_actions[rows])
             again = network.extend_rows(
                 clean, time + 1, hidden[1][rows], self._cache, slots[1], rows
             )
             self.network_passes += len(rows) / self.num_rows
-            tokens[rows] = self._choose(again, first[0][rows])[0]
+            tokens[rows] = self._choose(again, first[rows])[0]
             for whole, part in zip(outcome, network.outcome(again), strict=True):
                 whole[rows] = part
         self.tokens = tokens
         self._clock += 2
         reward, ends = network.outcome(outputs[0])
         return (
-            ImaginedStep(first[0], reward, ends, ends > 0.5),
+            ImaginedStep(first, reward, ends, ends > 0.5),
             ImaginedStep(tokens.clone(), *outcome, outcome[1] > 0.5),
         )
 
