@@ -4,6 +4,9 @@ Classes:
     CodeSpace: the points of all codebooks.
     NoiseModulation: how a network's layers are told the noise level.
 
+Functions:
+    as_guess: a guess from moments.
+
 A codebook's vectors may lie on a line or in a corner. So each codebook is whitened: the codes
 that occur in the data have mean 0 and unit variance in each of the directions in which they
 differ at all, the *live* entries of a point; the others are 0, and get no noise.
@@ -18,12 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from worldgen.codes import Codebook
-from worldgen.diffusion.gaussian_diffusion import precondition
+from worldgen.diffusion.gaussian_diffusion import Guess, precondition
 
-__all__ = ["CodeSpace", "NoiseModulation"]
+__all__ = ["CodeSpace", "NoiseModulation", "as_guess"]
 
 _SMALLEST_VARIANCE = 1e-5
 """Directions with less of the largest direction's variance are dead: rounding is all there is."""
+_SMALLEST_STD = 1e-3
+"""Of a guess."""
 _NOISE_WIDTH = 64
 _FREQUENCIES = 16
 _HEAD_STD = 0.02
@@ -50,7 +55,7 @@ class CodeSpace(nn.Module):
         self.register_buffer("points", torch.zeros(num_codes, num_entries))
         self.register_buffer("seen", torch.ones(num_codes))
         self.register_buffer("live", torch.zeros(num_tokens, num_entries))
-        self.read = nn.ModuleList(nn.Linear(2 * num_entries, width) for _ in codebooks)
+        self.read = nn.ModuleList(nn.Linear(3 * num_entries, width) for _ in codebooks)
         self.write = nn.ModuleList(nn.Linear(width, num_entries) for _ in codebooks)
         for layer in self.write:
             assert isinstance(layer, nn.Linear)
@@ -75,30 +80,37 @@ class CodeSpace(nn.Module):
             self.live[codebook.tokens] = live.to(points.dtype)
             first += codebook.size
 
-    def embed(self, noisy: Tensor, sigma: Tensor, guess: Tensor) -> Tensor:
-        """Embed noisy points (..., K, E) with noise levels (...), and a guess: (..., K, D).
-
-        The guess at the clean points beside them is self-conditioning (Analog Bits, Chen et al.
-        2022, https://arxiv.org/abs/2208.04202).
-        """
-        c_in = precondition(sigma).c_in[..., None, None]
-        return self._each(self.read, torch.cat([c_in * noisy, guess], -1))
-
-    def mean(self, probabilities: Tensor) -> Tensor:
-        """Average the points of seen codes with probabilities (..., K, V): (..., K, E)."""
-        parts, first = [], 0
+    def guess(self, probabilities: Tensor) -> Guess:
+        """Give the moments of the points of seen codes with probabilities (..., K, V)."""
+        means, squares, first = [], [], 0
         for codebook in self._codebooks:
             codes = slice(first, first + codebook.size)
             part = probabilities[..., codebook.tokens, : codebook.size].float() * self.seen[codes]
             with torch.autocast(part.device.type, enabled=False):
-                parts.append(part @ self.points[codes] / part.sum(-1, keepdim=True))
+                part = part / part.sum(-1, keepdim=True)
+                means.append(part @ self.points[codes])
+                squares.append(part @ self.points[codes].square())
             first += codebook.size
-        return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+        return as_guess(torch.cat(means, -2), torch.cat(squares, -2))
 
-    def denoise(self, hidden: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """Turn outputs (..., K, D) for noisy points (..., K, E) into denoised ones, float32."""
-        c_skip, c_out = (part[..., None, None] for part in precondition(sigma)[:2])
-        return (c_skip * noisy + c_out * self._each(self.write, hidden)) * self.live
+    def embed(self, noisy: Tensor, sigma: Tensor, guess: Guess) -> Tensor:
+        """Embed noisy points (..., K, E) with noise levels (...), and a guess: (..., K, D).
+
+        The guess beside them is self-conditioning (Analog Bits, Chen et al. 2022,
+        https://arxiv.org/abs/2208.04202).
+        """
+        c_in = precondition(sigma[..., None, None], guess.std).c_in
+        inputs = [c_in * (noisy - guess.mean), guess.mean, guess.std]
+        return self._each(self.read, torch.cat(inputs, -1))
+
+    def denoise(self, hidden: Tensor, noisy: Tensor, sigma: Tensor, guess: Guess) -> Tensor:
+        """Turn outputs (..., K, D) for noisy points (..., K, E) into denoised ones, float32.
+
+        EDM's preconditioning around the guess: where the first pass is sure, its mean stays.
+        """
+        c_skip, c_out, _, _ = precondition(sigma[..., None, None], guess.std)
+        change = c_skip * (noisy - guess.mean) + c_out * self._each(self.write, hidden)
+        return (guess.mean + change) * self.live
 
     def _each(self, layers: nn.ModuleList, inputs: Tensor) -> Tensor:
         """Apply each codebook's layer to its positions, in float32: numbers need the digits."""
@@ -108,6 +120,12 @@ class CodeSpace(nn.Module):
                 for layer, codebook in zip(layers, self._codebooks, strict=True)
             ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
+
+
+def as_guess(mean: Tensor, mean_square: Tensor) -> Guess:
+    """Turn first and second moments into mean and standard deviation."""
+    variance = mean_square - mean.square()
+    return Guess(mean, variance.clamp(min=_SMALLEST_STD**2).sqrt())
 
 
 def _whitened(vectors: Tensor, seen: Tensor) -> tuple[Tensor, int]:

@@ -28,6 +28,7 @@ from worldgen.config import Config, require
 from worldgen.data.token_dataset import Windows
 from worldgen.device import Precision, resolve_precision
 from worldgen.diffusion.frame_sampler import Process
+from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.transformer import Transformer, TransformerConfig, visible_past
 from worldgen.two_hot import TwoHot
 
@@ -218,13 +219,13 @@ class Dynamics(nn.Module):
         """Look up the points of tokens (..., K): (..., K, E)."""
         return self.code_space.points[tokens + self.token_offsets]
 
-    def embed_noisy(self, clean: Tensor, noisy: NoisyPoints, guess: Tensor) -> Tensor:
+    def embed_noisy(self, clean: Tensor, noisy: NoisyPoints, guess: Guess) -> Tensor:
         """Embed noisy points of next frames.
 
         Args:
             clean: (..., K + 1, D), what `embed` gave for the frames before.
             noisy: (...).
-            guess: (..., K, E), the mean of the points as the first pass sees it.
+            guess: What the first pass says of the points.
 
         Returns:
             (..., K + 1, D).
@@ -246,9 +247,9 @@ class Dynamics(nn.Module):
             self.termination_head(outcome).squeeze(-1),
         )
 
-    def _denoise(self, hidden: Tensor, noisy: NoisyPoints) -> PointPrediction:
+    def _denoise(self, hidden: Tensor, noisy: NoisyPoints, guess: Guess) -> PointPrediction:
         outcome = hidden[..., 0, :]
-        denoised = self.code_space.denoise(hidden[..., 1:, :], noisy.points, noisy.sigma)
+        denoised = self.code_space.denoise(hidden[..., 1:, :], *noisy, guess)
         return PointPrediction(
             denoised, self.reward_head(outcome), self.termination_head(outcome).squeeze(-1)
         )
@@ -306,10 +307,11 @@ class Dynamics(nn.Module):
             first = self.read_out(hidden, previous)
             if noisy is not None:
                 count = len(noisy.sigma)
-                guess = self.code_space.mean(first.token_logits[:count].detach().softmax(-1))
+                guess = self.code_space.guess(first.token_logits[:count].detach().softmax(-1))
                 drafts = self.embed_noisy(clean[:count], noisy, guess)
                 told = self.noise_modulation(noisy.sigma.flatten())
-                return first, self._denoise(self.transformer.draft(drafts, seen, sees, told), noisy)
+                made = self.transformer.draft(drafts, seen, sees, told)
+                return first, self._denoise(made, noisy, guess)
             if masked is not None:
                 count = len(masked)
                 drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worldgen.code_space import as_guess
 from worldgen.codes import CodePort
+from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.dynamics import Dynamics
 from worldgen.transformer import Block, KeyValueCache, attend, gate, modulate
 
@@ -111,7 +113,7 @@ class FrozenDynamics:
         drafts[:, 1:] += known
         return drafts
 
-    def embed_noisy(self, clean: Tensor, noisy: Tensor, sigma: float, guess: Tensor) -> Tensor:
+    def embed_noisy(self, clean: Tensor, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
         """Embed noisy points (B, K, E) of the frames after `clean` (B, K + 1, D), and a guess."""
         drafts = clean.clone()
         drafts[:, 1:] += self._space.embed(noisy, noisy.new_tensor(sigma), guess)
@@ -124,14 +126,17 @@ class FrozenDynamics:
             self._modulations[sigma] = self._noise_modulation(level)
         return self._modulations[sigma]
 
-    def denoise(self, hidden: Tensor, noisy: Tensor, sigma: float) -> Tensor:
+    def denoise(self, hidden: Tensor, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
         """Turn outputs (B, K + 1, D) for noisy points (B, K, E) into denoised ones."""
-        return self._space.denoise(hidden[:, 1:], noisy, noisy.new_tensor(sigma))
+        return self._space.denoise(hidden[:, 1:], noisy, noisy.new_tensor(sigma), guess)
 
-    def mean_points(self, probabilities: Tensor) -> Tensor:
-        """Average the points of the codes that occur, by weights (B, K, v): (B, K, E)."""
-        total = probabilities.sum(-1, keepdim=True)
-        return torch.einsum("bkv,kve->bke", probabilities / total, self._points)
+    def guess(self, weights: Tensor) -> Guess:
+        """Give the moments of the points of the codes that occur, by weights (B, K, v)."""
+        shares = weights / weights.sum(-1, keepdim=True)
+        return as_guess(
+            torch.einsum("bkv,kve->bke", shares, self._points),
+            torch.einsum("bkv,kve->bke", shares, self._points.square()),
+        )
 
     def nearest_codes(self, points: Tensor) -> Tensor:
         """Snap points (B, K, E) to codes that occur: (B, K)."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from worldgen.data.token_dataset import Context
 from worldgen.device import resolve_precision
 from worldgen.diffusion.frame_sampler import make_sampler
+from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics
 from worldgen.errors import ConfigError, ShapeError
@@ -273,7 +274,7 @@ class _Codes:
     def __init__(self, network: FrozenDynamics) -> None:
         self._network = network
         self.codes_of = network.codes_of
-        self.mean_points = network.mean_points
+        self.guess = network.guess
         self.nearest_codes = network.nearest_codes
         self.live_entries = network.live_entries
 
@@ -291,7 +292,7 @@ class _Scored(_Codes):
     def unmasked(self, tokens: Tensor, masked: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def denoised(self, noisy: Tensor, sigma: float, guess: Tensor) -> Tensor:
+    def denoised(self, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
         raise NotImplementedError
 
 
@@ -315,7 +316,7 @@ class _Frame(_Codes):
         self.outputs = self._engine._refine(drafts)
         return self._network.token_logits(self.outputs, self._previous)
 
-    def denoised(self, noisy: Tensor, sigma: float, guess: Tensor) -> Tensor:
+    def denoised(self, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
         drafts = self._network.embed_noisy(self._clean, noisy, sigma, guess)
         self.outputs = self._engine._refine(drafts, self._network.modulation(sigma))
-        return self._network.denoise(self.outputs, noisy, sigma)
+        return self._network.denoise(self.outputs, noisy, sigma, guess)

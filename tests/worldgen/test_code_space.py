@@ -7,6 +7,7 @@ import torch
 
 from worldgen.code_space import CodeSpace, NoiseModulation
 from worldgen.codes import Codebook
+from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.transformer import Transformer, TransformerConfig, visible_past
 
 ENTRIES = 6
@@ -57,18 +58,34 @@ def test_a_single_code_needs_no_denoising() -> None:
     space = space_of(draw(4), torch.tensor([2]))
     assert space.live.sum() == 0
     noisy = torch.zeros(3, 2, ENTRIES)
-    denoised = space.denoise(torch.randn(3, 2, 8), noisy, torch.ones(3))
+    guess = Guess(noisy, torch.ones_like(noisy))
+    denoised = space.denoise(torch.randn(3, 2, 8), noisy, torch.ones(3), guess)
     assert torch.equal(denoised, torch.zeros_like(denoised))
 
 
 def test_the_denoiser_is_preconditioned() -> None:
     space = space_of(draw(40), torch.arange(40))
     noisy, hidden = torch.randn(3, 2, ENTRIES), torch.randn(3, 2, 8)
-    nearly_clean = space.denoise(hidden, noisy, torch.full((3,), 1e-4))
+    guess = Guess(torch.full_like(noisy, 3.0), torch.ones_like(noisy))
+    nearly_clean = space.denoise(hidden, noisy, torch.full((3,), 1e-4), guess)
     assert torch.allclose(nearly_clean, noisy, atol=1e-3)
-    # At sigma = 1: c_skip 1/2 and c_out 1/sqrt(2).
-    expected = 0.5 * noisy + 0.5**0.5 * space.write[0](hidden)
-    assert torch.allclose(space.denoise(hidden, noisy, torch.ones(3)), expected, atol=1e-6)
+    # At sigma = sigma_data = 1: c_skip 1/2 and c_out 1/sqrt(2).
+    expected = 3 + 0.5 * (noisy - 3) + 0.5**0.5 * space.write[0](hidden)
+    assert torch.allclose(space.denoise(hidden, noisy, torch.ones(3), guess), expected, atol=1e-6)
+    sure = guess._replace(std=torch.full_like(noisy, 1e-4))
+    kept = space.denoise(hidden, noisy, torch.ones(3), sure)
+    assert torch.allclose(kept, guess.mean, atol=1e-3)
+
+
+def test_a_guess_has_the_moments_of_the_codes() -> None:
+    space = space_of(draw(40), torch.arange(0, 40, 2))
+    guess = space.guess(torch.ones(3, 2, 40))  # all seen codes alike: mean 0, variance 1
+    assert torch.allclose(guess.mean, torch.zeros(3, 2, ENTRIES), atol=1e-5)
+    assert torch.allclose(guess.std, torch.ones(3, 2, ENTRIES), atol=1e-5)
+    certain = torch.nn.functional.one_hot(torch.full((3, 2), 4), 40)
+    guess = space.guess(certain)
+    assert torch.allclose(guess.mean, space.points[4].expand(3, 2, -1))
+    assert guess.std.max() < 0.01
 
 
 def test_an_untrained_noise_level_changes_nothing_and_a_trained_one_only_drafts() -> None:

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from worldgen.diffusion.gaussian_diffusion import euler_step, heun_step, rho_schedule
+from worldgen.diffusion.gaussian_diffusion import Guess, euler_step, heun_step, rho_schedule
 from worldgen.diffusion.masked_diffusion import (
     draw_tokens,
     kept_probabilities,
@@ -47,14 +47,14 @@ class FrameNetwork(Protocol):
     def unmasked(self, tokens: Tensor, masked: Tensor) -> Tensor:
         """Score the codes, some tokens (B, K) of the frames being known: logits (B, K, v)."""
 
-    def denoised(self, noisy: Tensor, sigma: float, guess: Tensor) -> Tensor:
-        """Estimate the clean points of noisy ones, (B, K, E) each, given the first pass's mean."""
+    def denoised(self, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
+        """Estimate the clean points of noisy ones, (B, K, E) each, given the first pass's guess."""
 
     def codes_of(self, choices: Tensor) -> Tensor:
         """Give the codes of places (B, K) in the last dimension of logits."""
 
-    def mean_points(self, probabilities: Tensor) -> Tensor:
-        """Average the codes' points with probabilities (B, K, v): (B, K, E)."""
+    def guess(self, weights: Tensor) -> Guess:
+        """Give the moments of the codes' points with weights (B, K, v)."""
 
     def nearest_codes(self, points: Tensor) -> Tensor:
         """Snap points (B, K, E) to codes (B, K)."""
@@ -134,10 +134,10 @@ class GaussianSampler:
     def sample(self, frame: FrameNetwork) -> Tensor:
         """Make frames (B, K) int64."""
         logits = frame.first()
-        guess = frame.mean_points(kept_probabilities(logits, self.config, temperature=1.0))
+        guess = frame.guess(kept_probabilities(logits, self.config, temperature=1.0))
         if len(self.sigmas) == 2:
-            return frame.nearest_codes(guess)
-        points, denoised = self._noise(guess) * frame.live_entries(), guess
+            return frame.nearest_codes(guess.mean)
+        points, denoised = self._noise(guess.mean) * frame.live_entries(), guess.mean
         for index, sigma in enumerate(self.sigmas[:-1]):
             after = self.sigmas[index + 1]
             ahead = euler_step(points, denoised, sigma, after)

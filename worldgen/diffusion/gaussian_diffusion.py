@@ -2,6 +2,7 @@
 
 Classes:
     Preconditioning: the factors around the network.
+    Guess: mean and standard deviation of what is to be denoised.
 
 Functions:
     precondition: those factors at a noise level.
@@ -29,6 +30,7 @@ from torch import Tensor
 from worldgen.config import require
 
 __all__ = [
+    "Guess",
     "Preconditioning",
     "cosine_alphas",
     "ddim_step",
@@ -52,8 +54,22 @@ class Preconditioning(NamedTuple):
     c_noise: Tensor
 
 
-def precondition(sigma: Tensor, sigma_data: float = 1.0) -> Preconditioning:
-    """Give the factors at noise levels of any shape (column "Ours" of EDM's Table 1)."""
+class Guess(NamedTuple):
+    """What is known of clean vectors without their noisy ones."""
+
+    mean: Tensor
+    """(..., K, E)."""
+    std: Tensor
+    """(..., K, E), over 0."""
+
+
+def precondition(sigma: Tensor, sigma_data: float | Tensor = 1.0) -> Preconditioning:
+    """Give the factors at noise levels of any shape (column "Ours" of EDM's Table 1).
+
+    Args:
+        sigma: Noise levels.
+        sigma_data: Standard deviation of the clean vectors; broadcast with `sigma`.
+    """
     total = sigma.square() + sigma_data**2
     return Preconditioning(
         sigma_data**2 / total,
