@@ -242,7 +242,7 @@ class DynamicsTrainer:
         self.dynamics, self.dataset, self.config = dynamics, dataset, config
         self.gradient_steps, self.generator = gradient_steps, generator
         self.gradient_step = 0
-        self._parameters = [p for p in dynamics.parameters() if p.requires_grad]
+        self._parameters: list[Tensor] = [p for p in dynamics.parameters() if p.requires_grad]
         self._average = [p.detach().clone() for p in self._parameters]
         self._optimizers = _optimizers(dynamics, config)
         self._unchecked: list[Tensor] = []
