@@ -111,6 +111,7 @@ def fit_dynamics_on(fit: DynamicsFit, devices: int) -> dict[str, float]:
         TrainingError: If a process fails.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
     from torch.multiprocessing.spawn import ProcessException
 
     batch = fit.config.batch_size
@@ -121,7 +122,9 @@ def fit_dynamics_on(fit: DynamicsFit, devices: int) -> dict[str, float]:
             f"`devices` must be at most {torch.cuda.device_count()}, the GPUs that are here, got "
             f"{devices}"
         )
-    fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=devices, strategy="ddp_spawn")
+    # Which parameters are used depends on the process and on the share of drafts.
+    strategy = DDPStrategy(start_method="spawn", find_unused_parameters=True)
+    fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=devices, strategy=strategy)
     home = fit.dynamics.device
     job = replace(fit, dynamics=fit.dynamics.cpu(), dataset=fit.dataset.to("cpu"))
     with tempfile.TemporaryDirectory() as folder:

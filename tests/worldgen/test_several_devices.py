@@ -61,7 +61,7 @@ def test_two_processes_equal_one(episodes, tmp_path):
         assert np.ptp(nats[0]) > 0.1
     # The hard windows, which decide what is drawn next, are the same too.
     priorities = [load_state(tmp_path / name)["trainer"]["priority"] for name in ("one", "two")]
-    assert torch.allclose(*priorities, rtol=1e-3)
+    assert torch.allclose(priorities[0], priorities[1], rtol=1e-3)
     assert priorities[0].std() > 0
     assert list((tmp_path / "log").glob("events.out.tfevents.*"))
     assert two.num_fits == 1
