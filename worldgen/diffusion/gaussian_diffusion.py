@@ -101,7 +101,7 @@ def rho_schedule(count: int, sigma_min: float, sigma_max: float, rho: float = 7.
     A single level is the largest.
 
     >>> [round(sigma, 3) for sigma in rho_schedule(3, 0.1, 20.0)]
-    [20.0, 2.22, 0.1, 0.0]
+    [20.0, 2.308, 0.1, 0.0]
     """
     require(count >= 1, "count", "be at least 1", count)
     first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
