@@ -35,7 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
     frozenset({"worldgen.code_space"}),
     frozenset({"worldgen.dynamics"}),
-    frozenset({"worldgen.frozen_dynamics"}),
+    frozenset({"worldgen.event_recall", "worldgen.frozen_dynamics"}),
     frozenset({"worldgen.dynamics_training", "worldgen.inspection", "worldgen.surprise"}),
     frozenset({"worldgen.imagination"}),
     frozenset({"worldgen.fit_checkpoint", "worldgen.fit_log"}),

@@ -27,12 +27,14 @@ from worldgen.diffusion.gaussian_diffusion import draw_noise_levels, loss_weight
 from worldgen.diffusion.masked_diffusion import mask_tokens
 from worldgen.dynamics import Dynamics, NoisyPoints, PointPrediction, Prediction
 from worldgen.errors import TrainingError
+from worldgen.event_recall import NUM_COUNTS, count_events, recall
 from worldgen.two_hot import TwoHot
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 __all__ = [
+    "RECALL_STEPS",
     "DynamicsLoss",
     "DynamicsTrainer",
     "DynamicsTrainingConfig",
@@ -40,6 +42,8 @@ __all__ = [
     "dynamics_loss",
 ]
 
+RECALL_STEPS = 200
+"""Gradient steps over which the recall on rewards and ends is taken."""
 _LOSSES = ("token_loss", "draft_loss", "reward_loss", "termination_loss")
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
@@ -263,6 +267,7 @@ class DynamicsTrainer:
         self._recent: deque[Tensor] = deque(maxlen=max(1, gradient_steps // 10))
         on_gpu = dynamics.device.type == "cuda"
         self._check_every = check_every or (_UNCHECKED_STEPS if on_gpu else 1)
+        self._events = torch.zeros(NUM_COUNTS, dtype=torch.int64, device=dynamics.device)
         self._unchecked: list[Tensor] = []
         self._num_checked = 0
         self._good = copy.deepcopy(dynamics.state_dict()) if self._check_every > 1 else {}
@@ -280,6 +285,8 @@ class DynamicsTrainer:
         """
         self.dynamics.train()
         batch = self._draw()
+        if self.gradient_step % RECALL_STEPS == 0:
+            self._events.zero_()
         loss = self._loss(batch)
         self._set_priority(batch.windows, self._gathered(loss.transitions), batch.unseen)
         for optimizer in self._optimizers:
@@ -312,12 +319,21 @@ class DynamicsTrainer:
             *vars(batch.windows).values(), batch.past, batch.masked, points, sigma, batch.unseen
         )
         windows, two_hot = batch.windows, self.dynamics.two_hot
+        self._events += count_events(first, windows, two_hot)
         unmasked = drafts if isinstance(drafts, Prediction) else None
         loss = dynamics_loss(first, unmasked, windows, batch.masked, two_hot)
         if isinstance(drafts, PointPrediction) and batch.noisy is not None:
             made = denoising_loss(drafts, windows, batch.noisy, self.dynamics, len(batch.past))
             loss = replace(loss, drafts=made)
         return loss
+
+    def recall(self) -> dict[str, float]:
+        """Give the recall on rewarding and terminating transitions; waits for the device.
+
+        Of the windows of up to 200 gradient steps, since the last multiple of 200. What did
+        not occur is left out.
+        """
+        return recall(self._events)
 
     def _gathered(self, losses: Tensor) -> Tensor:
         """Put the shares (B / n, T - 1) of all processes together, in the batch's order."""
@@ -453,6 +469,7 @@ class DynamicsTrainer:
             "average": self._average,
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "recent": list(self._recent),
+            "events": self._events,
             "priority": self.dataset.priority,
             "generator": self.generator.get_state(),
         }
@@ -468,6 +485,7 @@ class DynamicsTrainer:
         self._recent.clear()
         self._recent.extend(losses.to(self.dataset.priority) for losses in state["recent"])
         self.dataset.priority.copy_(state["priority"])
+        self._events.copy_(state["events"])
         self.generator.set_state(state["generator"].cpu())
         self._unchecked.clear()
         self._num_checked = self.gradient_step
