@@ -31,10 +31,17 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.transformer",
         }
     ),
-    frozenset({"worldgen.data", "worldgen.render"}),
+    frozenset({"worldgen.data", "worldgen.render", "worldgen.state_file"}),
     frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
     frozenset({"worldgen.dynamics"}),
-    frozenset({"worldgen.dynamics_training", "worldgen.imagination", "worldgen.inspection"}),
+    frozenset(
+        {
+            "worldgen.dynamics_training",
+            "worldgen.fit_checkpoint",
+            "worldgen.imagination",
+            "worldgen.inspection",
+        }
+    ),
     frozenset({"worldgen.fitting"}),
     frozenset({"worldgen.world_model"}),
     frozenset({"worldgen.evaluation", "worldgen.run_folder"}),

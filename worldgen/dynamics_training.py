@@ -30,7 +30,7 @@ __all__ = ["DynamicsLoss", "DynamicsTrainer", "DynamicsTrainingConfig", "dynamic
 
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
-_UNCHECKED_STEPS = 20
+_CHECKED_TOGETHER = 20
 """Gradient steps between two looks at the losses on a GPU, where each look waits for it."""
 
 
@@ -177,6 +177,8 @@ class DynamicsTrainer:
         config: How.
         gradient_steps: How many in all.
         generator: Of windows, masks and corruption; on the network's device.
+        check_every: Gradient steps between two looks at the losses; None for each on the CPU
+            and every 20th on a GPU. What was bad by then is taken back.
 
     Attributes:
         gradient_step: How many are done.
@@ -189,15 +191,20 @@ class DynamicsTrainer:
         config: DynamicsTrainingConfig,
         gradient_steps: int,
         generator: torch.Generator,
+        *,
+        check_every: int | None = None,
     ) -> None:
         self.dynamics, self.dataset, self.config = dynamics, dataset, config
         self.gradient_steps, self.generator = gradient_steps, generator
         self.gradient_step = 0
-        self._parameters = [p for p in dynamics.parameters() if p.requires_grad]
+        on_gpu = dynamics.device.type == "cuda"
+        self._check_every = check_every or (_CHECKED_TOGETHER if on_gpu else 1)
+        self._parameters: list[Tensor] = [p for p in dynamics.parameters() if p.requires_grad]
         self._average = [p.detach().clone() for p in self._parameters]
         self._optimizers = _optimizers(dynamics, config)
         self._unchecked: list[Tensor] = []
-        self._good = copy.deepcopy(dynamics.state_dict())
+        self._checked = 0
+        self._remember()
 
     @property
     def is_finished(self) -> bool:
@@ -212,14 +219,12 @@ class DynamicsTrainer:
         """
         self.dynamics.train()
         windows, masked, past = self._draw()
-        first, drafts = self.dynamics(windows, past, masked)
-        loss = dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
-        self.dataset.set_priority(windows, loss.transitions)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
-        self._check(loss.total.detach())
+        loss = self._learn(windows, masked, past)
+        self.dataset.set_priority(windows, loss.transitions)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
+        self._check(loss.total.detach(), norm)
         rate = self.config.learning_rate * _rate(
             self.gradient_step, self.gradient_steps, self.config.final_rate
         )
@@ -235,6 +240,13 @@ class DynamicsTrainer:
             "reward_loss": loss.reward.detach(),
             "termination_loss": loss.termination.detach(),
         }
+
+    def _learn(self, windows: Windows, masked: Tensor | None, past: Tensor) -> DynamicsLoss:
+        """Leave the gradients of a batch in the parameters."""
+        first, drafts = self.dynamics(windows, past, masked)
+        loss = dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        return loss
 
     def _draw(self) -> tuple[Windows, Tensor | None, Tensor]:
         """Draw windows, masks of drafts, and the past as the network is to see it."""
@@ -260,37 +272,55 @@ class DynamicsTrainer:
         with torch.no_grad():
             torch._foreach_lerp_(self._average, self._parameters, 1 - decay)
 
-    def _check(self, loss: Tensor) -> None:
-        """Stop before a loss that is no number reaches the weights.
+    def _check(self, loss: Tensor, norm: Tensor) -> None:
+        """Stop before a loss or a gradient that is no number reaches the weights."""
+        self._unchecked.append(torch.stack([loss, norm]))
+        if len(self._unchecked) >= self._check_every:
+            self._settle()
 
-        On a GPU several gradient steps are checked at once, and taken back if one was bad.
-        """
-        self._unchecked.append(loss)
-        every = _UNCHECKED_STEPS if loss.device.type == "cuda" else 1
-        if len(self._unchecked) < every and self.gradient_step < self.gradient_steps - 1:
+    def _settle(self) -> None:
+        """Look at the losses and norms that nobody has looked at yet."""
+        if not self._unchecked:
             return
         values = torch.stack(self._unchecked)
         self._unchecked.clear()
-        if not values.isfinite().all():
-            if every > 1:
+        bad = (~values.isfinite()).any(1)
+        if bad.any():
+            first = int(bad.nonzero()[0])
+            loss, norm = values[first].tolist()
+            if self._good is not None:
                 self.dynamics.load_state_dict(self._good)
             raise TrainingError(
-                f"the dynamics' loss must stay finite, got {values.tolist()[-1]} at gradient step "
-                f"{self.gradient_step}: lower `learning_rate` or check the rewards; the last good "
-                "weights are kept"
+                f"the dynamics' loss and gradient must stay finite, got loss {loss} and norm "
+                f"{norm} at gradient step {self._checked + first}: lower `learning_rate` or check "
+                "the rewards; the last good weights are kept"
             )
-        if every > 1:
-            self._good = copy.deepcopy(self.dynamics.state_dict())
+        self._checked += len(values)
+        self._remember()
+
+    def _remember(self) -> None:
+        """Keep the weights, which are good, where several gradient steps are checked at once."""
+        self._good = copy.deepcopy(self.dynamics.state_dict()) if self._check_every > 1 else None
 
     def finish(self) -> None:
-        """Leave the average of the weights in the network."""
+        """Leave the average of the weights in the network.
+
+        Raises:
+            TrainingError: If one of the last losses was not finite.
+        """
+        self._settle()
         with torch.no_grad():
             for parameter, average in zip(self._parameters, self._average, strict=True):
                 parameter.copy_(average)
         self.dynamics.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how training goes on."""
+        """All that decides how training goes on.
+
+        Raises:
+            TrainingError: If one of the last losses was not finite.
+        """
+        self._settle()
         return {
             "gradient_step": self.gradient_step,
             "dynamics": self.dynamics.state_dict(),
@@ -310,6 +340,9 @@ class DynamicsTrainer:
             optimizer.load_state_dict(saved)
         self.dataset.priority.copy_(state["priority"])
         self.generator.set_state(state["generator"].cpu())
+        self._unchecked.clear()
+        self._checked = self.gradient_step
+        self._remember()
 
 
 def _optimizers(dynamics: Dynamics, config: DynamicsTrainingConfig) -> list[torch.optim.Optimizer]:

@@ -13,16 +13,18 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from worldgen import spaces as space_tools
+from worldgen.config import require
 from worldgen.data.episode import Episode
 from worldgen.dynamics_training import DynamicsTrainer
 from worldgen.errors import DatasetError
+from worldgen.fit_checkpoint import WEIGHTS, FitCheckpoint, fit_identity, remove_checkpoint
 from worldgen.inspection import log_codes
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
@@ -57,43 +59,145 @@ def fit_world_model(
     log_dir: str | Path | None,
     progress: bool,
     on_log: Callable[[int, Mapping[str, float]], None] | None,
+    checkpoint: str | Path | None,
+    checkpoint_every: int,
+    keep_checkpoint: bool,
 ) -> FitResult:
     """Train `model` in place; see `WorldModel.fit`."""
     _check_episodes(model, episodes)
+    require(checkpoint_every >= 1, "checkpoint_every", "be at least 1", checkpoint_every)
+    kept = None
+    if checkpoint is not None:
+        identity = _identity(model, episodes, tokenizer_steps, dynamics_steps)
+        kept = FitCheckpoint(Path(checkpoint), identity)
+    saved = kept.load() if kept is not None else None
     log = _Log(log_dir, on_log)
     seed = derived_seed(model.seed, "fit", model.num_fits)
-    metrics = _fit_tokenizer(model, episodes, tokenizer_steps, seed, progress, log)
-    model.dynamics.set_code_contents(model.tokenizer.code_contents())
-    dataset = model.dataset(episodes)
-    model.dynamics.set_seen_codes(dataset.tokens)
-    model.dynamics.two_hot.restrict(dataset.rewards)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    trainer = DynamicsTrainer(
-        model.dynamics, dataset, model.config.training, dynamics_steps, generator
-    )
-    losses = _train(trainer, progress, log)
+    try:
+        if kept is not None and saved is not None:
+            metrics = _restore_tokenizer(model, kept, saved, log)
+        else:
+            model.unfinished_fit = None
+            metrics = _fit_tokenizer(model, episodes, tokenizer_steps, seed, progress, log)
+        model.dynamics.set_code_contents(model.tokenizer.code_contents())
+        dataset = model.dataset(episodes)
+        model.dynamics.set_seen_codes(dataset.tokens)
+        model.dynamics.two_hot.restrict(dataset.rewards)
+        generator = torch.Generator(model.device).manual_seed(seed)
+        trainer = DynamicsTrainer(
+            model.dynamics, dataset, model.config.training, dynamics_steps, generator
+        )
+        training = _Training(model, trainer, metrics, log, kept, checkpoint_every)
+        if saved is not None:
+            training.restore(saved)
+        losses = training.run(progress, keep_checkpoint)
+    finally:
+        log.close()
     model.num_fits += 1
-    log.close()
+    model.unfinished_fit = None
+    if kept is not None and not keep_checkpoint:
+        remove_checkpoint(kept.path)
     metrics |= {f"dynamics/{name}": value for name, value in losses.items()}
     return FitResult({**metrics, "data/frames": float(dataset.num_frames)})
 
 
-def _train(trainer: DynamicsTrainer, progress: bool, log: _Log) -> dict[str, float]:
-    """Make all gradient steps; gives the mean losses of the last tenth."""
-    tail: deque[dict[str, Tensor]] = deque(maxlen=max(1, trainer.gradient_steps // 10))
-    with Progress(
-        "dynamics", trainer.gradient_steps, enabled=progress, unit="gradient steps"
-    ) as bar:
-        while not trainer.is_finished:
-            tail.append(trainer.step())
-            if log.is_due():
-                losses = {name: value.item() for name, value in tail[-1].items()}
-                log.write({f"dynamics/{name}": value for name, value in losses.items()})
-                bar.update(0, **losses)
-            bar.update(1)
-    trainer.finish()
-    names = tail[0] if tail else {}
-    return {name: float(torch.stack([part[name] for part in tail]).mean()) for name in names}
+def _identity(
+    model: WorldModel, episodes: Sequence[Episode], tokenizer_steps: int, dynamics_steps: int
+) -> dict[str, Any]:
+    """Say which fit it is, by all that decides about its result."""
+    config = model.config.to_dict()
+    # Not of a fit, or given to it beside the config.
+    del config["sampler"], config["tokenizer_gradient_steps"], config["training"]["gradient_steps"]
+    settings = {
+        "config": config,
+        "seed": model.seed,
+        "num_fits": model.num_fits,
+        "tokenizer_steps": tokenizer_steps,
+        "dynamics_steps": dynamics_steps,
+        "device": model.device.type,
+    }
+    identity = fit_identity(settings, model.state_dict(), episodes)
+    if model.unfinished_fit is not None:  # broken off in this process: the weights have moved
+        identity[WEIGHTS] = model.unfinished_fit
+    return identity
+
+
+def _restore_tokenizer(
+    model: WorldModel, checkpoint: FitCheckpoint, saved: Mapping[str, Any], log: _Log
+) -> dict[str, float]:
+    """Take the tokenizer of a checkpoint; gives its metrics."""
+    try:
+        model.tokenizer.load_state_dict(saved["tokenizer"])
+        log.count = saved["log_count"]
+        metrics: dict[str, float] = dict(saved["metrics"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise checkpoint.damaged(error) from error
+    model.tokenizer.refresh()
+    return metrics
+
+
+@dataclass
+class _Training:
+    """The gradient steps of the dynamics, with checkpoints in between."""
+
+    model: WorldModel
+    trainer: DynamicsTrainer
+    metrics: dict[str, float]
+    """Of the tokenizer."""
+    log: _Log
+    checkpoint: FitCheckpoint | None
+    checkpoint_every: int
+
+    def __post_init__(self) -> None:
+        most = max(1, self.trainer.gradient_steps // 10)
+        self._tail: deque[dict[str, Tensor]] = deque(maxlen=most)
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where a checkpoint stands."""
+        assert self.checkpoint is not None
+        try:
+            self.trainer.load_state_dict(saved["trainer"])
+            self._tail.extend(saved["tail"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise self.checkpoint.damaged(error) from error
+        self.model.unfinished_fit = self.checkpoint.identity[WEIGHTS]
+
+    def run(self, progress: bool, keep_checkpoint: bool) -> dict[str, float]:
+        """Make the gradient steps that are left; gives the mean losses of the last tenth."""
+        trainer = self.trainer
+        if trainer.gradient_step == 0:
+            self._save()
+        with Progress(
+            "dynamics", trainer.gradient_steps, enabled=progress, unit="gradient steps"
+        ) as bar:
+            bar.update(trainer.gradient_step)
+            while not trainer.is_finished:
+                self._tail.append(trainer.step())
+                if self.log.is_due():
+                    losses = {name: value.item() for name, value in self._tail[-1].items()}
+                    self.log.write({f"dynamics/{name}": loss for name, loss in losses.items()})
+                    bar.update(0, **losses)
+                bar.update(1)
+                due = trainer.gradient_step % self.checkpoint_every == 0
+                if keep_checkpoint if trainer.is_finished else due:
+                    self._save()
+        trainer.finish()
+        names = self._tail[0] if self._tail else {}
+        return {
+            name: float(torch.stack([part[name] for part in self._tail]).mean()) for name in names
+        }
+
+    def _save(self) -> None:
+        if self.checkpoint is not None:
+            state = {
+                "tokenizer": self.model.tokenizer.state_dict(),
+                "metrics": self.metrics,
+                "log_count": self.log.count,
+                "trainer": self.trainer.state_dict(),
+                "tail": list(self._tail),
+            }
+            self.checkpoint.save(state)
+            self.model.unfinished_fit = self.checkpoint.identity[WEIGHTS]
 
 
 def _fit_tokenizer(
@@ -192,24 +296,24 @@ class _Log:
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(log_dir))
-        self._on_log, self._count = on_log, 0
+        self._on_log, self.count = on_log, 0
 
     def is_due(self) -> bool:
         """Count a gradient step; true at every so many."""
-        self._count += 1
-        return self._count % _LOG_EVERY == 0
+        self.count += 1
+        return self.count % _LOG_EVERY == 0
 
     def write(self, values: Mapping[str, float]) -> None:
         if self._writer is not None:
             for name, value in values.items():
-                self._writer.add_scalar(name, value, self._count)
+                self._writer.add_scalar(name, value, self.count)
         if self._on_log is not None:
-            self._on_log(self._count, values)
+            self._on_log(self.count, values)
 
     def write_codes(self, tokenizer: Tokenizer, episodes: Sequence[Episode]) -> None:
         """Show in TensorBoard what the codes stand for and how often they are used."""
         if self._writer is not None:
-            log_codes(self._writer, tokenizer, episodes, self._count)
+            log_codes(self._writer, tokenizer, episodes, self.count)
 
     def close(self) -> None:
         if self._writer is not None:

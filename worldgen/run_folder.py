@@ -22,13 +22,22 @@ from pathlib import Path
 from typing import Any, Self
 
 from worldgen.checkpoint import write_json
+from worldgen.config import flat
 from worldgen.errors import CheckpointError
 from worldgen.version import __version__
 
 __all__ = ["RunFolder", "read_json"]
 
 _PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "minigrid", "safetensors")
-_FILES = ("config.json", "agent.zip", "report.json", "timings.json", "stages.json", "run.json")
+_FILES = (
+    "config.json",
+    "agent.zip",
+    "fit.safetensors",
+    "report.json",
+    "timings.json",
+    "stages.json",
+    "run.json",
+)
 _FOLDERS = ("episodes", "held_out", "model", "films", "tensorboard", "codes")
 
 
@@ -68,6 +77,11 @@ class RunFolder:
     def agent(self) -> Path:
         """agent.zip: the agent as SB3 saves it."""
         return self.path / "agent.zip"
+
+    @property
+    def fit_checkpoint(self) -> Path:
+        """fit.safetensors: the state of the fit that is under way."""
+        return self.path / "fit.safetensors"
 
     @property
     def report(self) -> Path:
@@ -170,7 +184,7 @@ class RunFolder:
         return self.record.is_file() and self.config.is_file()
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
-        own, new = _flat(read_json(self.config)), _flat(json.loads(json.dumps(config)))
+        own, new = flat(read_json(self.config)), flat(json.loads(json.dumps(config)))
         for name in sorted(own.keys() | new.keys()):
             if own.get(name) != new.get(name):
                 raise CheckpointError(
@@ -227,16 +241,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}") from error
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Give nested dictionaries as dotted name -> value."""
-    if not isinstance(values, dict):
-        return {prefix.rstrip("."): values}
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.")
-    return flat
 
 
 def _commit() -> str | None:

@@ -91,6 +91,8 @@ class WorldModel:
         self.observation_space, self.action_space = observation_space, action_space
         self.environment, self.config, self.device = environment, config, device
         self.seed, self.num_fits = seed, 0
+        self.unfinished_fit: str | None = None
+        """Hash of the weights with which a fit began that left a checkpoint and did not end."""
         self.action_codec = ActionCodec(action_space)
         self.tokenizer = Tokenizer.for_space(
             observation_space,
@@ -181,11 +183,18 @@ class WorldModel:
         log_dir: str | Path | None = None,
         progress: bool = True,
         on_log: Callable[[int, Mapping[str, float]], None] | None = None,
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int = 100,
+        keep_checkpoint: bool = False,
     ) -> FitResult:
         """Train the tokenizer, then the dynamics; called again, it goes on from there.
 
         The tokenizer is trained on the first call, and again only where new episodes show
         things that it loses, so that tokens keep their meaning.
+
+        With a checkpoint, a fit that is killed and called again as it was (from the same
+        weights, with the same settings and episodes) goes on from there, and ends with weights
+        that are equal, bit for bit, to those of a fit that was left alone.
 
         Args:
             episodes: All episodes to learn from, those of earlier calls included.
@@ -194,10 +203,17 @@ class WorldModel:
             log_dir: TensorBoard folder, or None.
             progress: Whether to show progress bars.
             on_log: Called with the gradient step and the losses, now and then.
+            checkpoint: File to keep the fit's state in while it runs, and to go on from where
+                it is there; None keeps none. It is removed when the fit is finished.
+            checkpoint_every: Gradient steps of the dynamics between two checkpoints; there is
+                one more before the first of them.
+            keep_checkpoint: Leave the last checkpoint to the caller, who removes it once the
+                model is saved.
 
         Raises:
             DatasetError: If there are no episodes, or they do not fit the model's spaces.
-            TrainingError: If a loss is not finite.
+            TrainingError: If a loss is not finite; the model then has the last good weights.
+            CheckpointError: If the checkpoint is damaged or belongs to another fit.
         """
         return fit_world_model(
             self,
@@ -211,6 +227,9 @@ class WorldModel:
             log_dir=log_dir,
             progress=progress,
             on_log=on_log,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            keep_checkpoint=keep_checkpoint,
         )
 
     def encode(self, observations: Any) -> Tensor:

@@ -13,6 +13,7 @@ from worldgen.cli.judgement import Judgement
 from worldgen.cli.train import Arguments
 from worldgen.cli.training import Checkpoints
 from worldgen.data.episodes import Episodes
+from worldgen.dynamics_training import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModel
@@ -184,6 +185,42 @@ def test_a_killed_run_goes_on(
     assert FidelityReport.load(run.model / "report.json").to_dict() == report["fidelity"]
     if name in ("_collect", "_film"):
         assert run.report.read_bytes() == (finished[0] / "report.json").read_bytes()
+
+
+@pytest.mark.parametrize("count", [4, 5], ids=["before its end", "at its end"])
+def test_a_run_that_is_killed_within_its_last_fit_ends_as_if_it_had_not_been(
+    train, finished, tmp_path, monkeypatch, count
+):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        kill_at(patch, DynamicsTrainer, "step", count, after=True)  # 3 steps of the first fit
+        with pytest.raises(Killed):
+            train(folder, "--checkpoint-every", 1)
+    run = RunFolder.open(folder)
+    assert run.fit_checkpoint.is_file()
+    with monkeypatch.context() as patch:
+        kill_at(patch, WorldModel, "fit", 1, after=True)  # the fit is over, and nothing saved
+        with pytest.raises(Killed):
+            train(folder, "--resume")
+    with monkeypatch.context() as patch:
+        kill_at(patch, DynamicsTrainer, "step", 1)  # no gradient step is made twice
+        ended = train(folder, "--resume")
+    assert ended.code == 0, ended.err
+    assert run.report.read_bytes() == (finished[0] / "report.json").read_bytes()
+    assert not run.fit_checkpoint.exists()
+
+
+def test_what_a_kill_left_of_a_finished_fit_is_no_obstacle(train, finished, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("worldgen.cli.training.remove_checkpoint", lambda path: None)
+        kill_at(patch, Checkpoints, "on_phase_end", 2, after=True)
+        with pytest.raises(Killed):
+            train(folder)
+    assert RunFolder.open(folder).fit_checkpoint.is_file()
+    ended = train(folder, "--resume")
+    assert ended.code == 0, ended.err
+    assert not RunFolder.open(folder).fit_checkpoint.exists()
 
 
 def test_a_damaged_agent_is_said_so(train, tmp_path, monkeypatch):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from worldgen.data.episodes import Episodes
+from worldgen.dynamics_training import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
 from worldgen.world_model import WorldModel
 
@@ -51,6 +53,51 @@ def test_fit_takes_its_settings_and_goes_on_from_a_model(command, episodes, mode
     ended = command("fit", episodes, "--start", model, "--output", output, *few)
     assert ended.code == 0, ended.err
     assert WorldModel.load(output).config == loaded.config
+
+
+def test_a_fit_that_was_broken_off_goes_on(command, episodes, small_model, tmp_path, monkeypatch):
+    outputs = tmp_path / "whole", tmp_path / "broken"
+    checkpoint = tmp_path / "broken.fit.safetensors"
+    steps = ("--tokenizer-steps", 5, "--dynamics-steps", 7, "--checkpoint-every", 2)
+
+    def fit(output, *more):
+        return command("fit", episodes, "--output", output, *steps, *small_model, *more)
+
+    assert fit(outputs[0], "--resume").code == 0, "where there is nothing, it begins"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]
+    original = DynamicsTrainer.step
+
+    def interrupted(trainer):
+        if trainer.gradient_step == 5:
+            raise KeyboardInterrupt
+        return original(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DynamicsTrainer, "step", interrupted)
+        ended = fit(outputs[1])
+    assert (ended.code, "--resume goes on" in ended.err) == (1, True)
+    before = checkpoint.read_bytes()
+    ended = fit(outputs[1])
+    assert ended.code == 1
+    assert "unfinished fit: pass --resume to go on with it, --overwrite to begin" in ended.err
+    ended = fit(outputs[1], "--resume", "--seed", 1)
+    assert ended.code == 1
+    assert "belongs to another fit: " in ended.err
+    assert checkpoint.read_bytes() == before
+    assert not outputs[1].exists()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModel, "save", lambda *_, **__: 1 / 0)  # killed before it is saved
+        assert fit(outputs[1], "--resume").code == 1
+    assert checkpoint.exists()
+    assert fit(outputs[1], "--resume").code == 0
+    assert not checkpoint.exists()
+    first, second = (WorldModel.load(output).state_dict() for output in outputs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    checkpoint.write_bytes(before)
+    assert fit(outputs[1], "--overwrite", "--seed", 1).code == 0, "begun anew"
+    assert not checkpoint.exists()
 
 
 def test_evaluate_prints_a_table_and_writes_a_report(command, episodes, model, tmp_path):
