@@ -40,10 +40,14 @@ METHODS = {
 }
 
 
-def new_model(seed: int = 0, **training: Any) -> WorldModel:
+def new_model(seed: int = 0, precision: Any = "auto", **training: Any) -> WorldModel:
     config = WorldModelConfig(
         tokenizer=TokenizerConfig(hidden=32, quantizer=QuantizerConfig(num_codes=32)),
-        dynamics=DynamicsConfig(context=2, transformer=TransformerConfig(width=16, layers=1)),
+        dynamics=DynamicsConfig(
+            context=2,
+            transformer=TransformerConfig(width=16, layers=1),
+            precision=precision,
+        ),
         training=DynamicsTrainingConfig(batch_size=4, **training),
     )
     return WorldModel.for_env(DictWorld, config=config, seed=seed, device="cpu")

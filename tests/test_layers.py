@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen.data", "worldgen.render", "worldgen.state_file"}),
     frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
     frozenset({"worldgen.dynamics"}),
+    frozenset({"worldgen.event_recall"}),
     frozenset(
         {
             "worldgen.dynamics_training",
@@ -42,9 +43,10 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.inspection",
         }
     ),
+    frozenset({"worldgen.remote_training"}),
     frozenset({"worldgen.fitting"}),
     frozenset({"worldgen.world_model"}),
-    frozenset({"worldgen.evaluation", "worldgen.run_folder"}),
+    frozenset({"worldgen.evaluation", "worldgen.rank", "worldgen.run_folder"}),
     frozenset({"worldgen"}),  # worldgen/__init__.py, which re-exports all of the above
     frozenset({"worldgen.envs"}),
     frozenset({"worldgen.agents"}),

@@ -24,10 +24,19 @@ from worldgen.data.token_dataset import TokenDataset, Windows
 from worldgen.diffusion.masked_diffusion import mask_tokens
 from worldgen.dynamics import Dynamics, Prediction
 from worldgen.errors import TrainingError
+from worldgen.event_recall import NUM_COUNTS, count_events, recall
 from worldgen.two_hot import TwoHot
 
-__all__ = ["DynamicsLoss", "DynamicsTrainer", "DynamicsTrainingConfig", "dynamics_loss"]
+__all__ = [
+    "RECALL_STEPS",
+    "DynamicsLoss",
+    "DynamicsTrainer",
+    "DynamicsTrainingConfig",
+    "dynamics_loss",
+]
 
+RECALL_STEPS = 200
+"""Gradient steps over which the recall on rewards and ends is taken."""
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
 _CHECKED_TOGETHER = 20
@@ -202,6 +211,7 @@ class DynamicsTrainer:
         self._parameters: list[Tensor] = [p for p in dynamics.parameters() if p.requires_grad]
         self._average = [p.detach().clone() for p in self._parameters]
         self._optimizers = _optimizers(dynamics, config)
+        self._events = torch.zeros(NUM_COUNTS, dtype=torch.int64, device=dynamics.device)
         self._unchecked: list[Tensor] = []
         self._checked = 0
         self._remember()
@@ -219,6 +229,8 @@ class DynamicsTrainer:
         """
         self.dynamics.train()
         windows, masked, past = self._draw()
+        if self.gradient_step % RECALL_STEPS == 0:
+            self.forget_events()
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = self._learn(windows, masked, past)
@@ -246,7 +258,20 @@ class DynamicsTrainer:
         first, drafts = self.dynamics(windows, past, masked)
         loss = dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
         loss.total.backward()  # type: ignore[no-untyped-call]
+        self._events += count_events(first, windows, self.dynamics.two_hot)
         return loss
+
+    def recall(self) -> dict[str, float]:
+        """Give the recall on rewarding and terminating transitions; waits for the device.
+
+        Of the windows of up to 200 gradient steps, since the last multiple of 200. What did
+        not occur is left out.
+        """
+        return recall(self._events)
+
+    def forget_events(self) -> None:
+        """Count from here on."""
+        self._events.zero_()
 
     def _draw(self) -> tuple[Windows, Tensor | None, Tensor]:
         """Draw windows, masks of drafts, and the past as the network is to see it."""
@@ -327,6 +352,7 @@ class DynamicsTrainer:
             "average": self._average,
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "priority": self.dataset.priority,
+            "events": self._events,
             "generator": self.generator.get_state(),
         }
 
@@ -339,6 +365,7 @@ class DynamicsTrainer:
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.dataset.priority.copy_(state["priority"])
+        self._events.copy_(state["events"])
         self.generator.set_state(state["generator"].cpu())
         self._unchecked.clear()
         self._checked = self.gradient_step

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,12 @@ from torch import Tensor
 from worldgen import spaces as space_tools
 from worldgen.config import require
 from worldgen.data.episode import Episode
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_training import RECALL_STEPS, DynamicsTrainer
 from worldgen.errors import DatasetError
 from worldgen.fit_checkpoint import WEIGHTS, FitCheckpoint, fit_identity, remove_checkpoint
 from worldgen.inspection import log_codes
 from worldgen.progress import Progress
+from worldgen.remote_training import RemoteTrainer, check_devices
 from worldgen.seeding import derived_seed
 from worldgen.tokenizer import Tokenizer
 
@@ -62,9 +64,11 @@ def fit_world_model(
     checkpoint: str | Path | None,
     checkpoint_every: int,
     keep_checkpoint: bool,
+    devices: int,
 ) -> FitResult:
     """Train `model` in place; see `WorldModel.fit`."""
     _check_episodes(model, episodes)
+    check_devices(devices, model.config.training.batch_size, model.device)
     require(checkpoint_every >= 1, "checkpoint_every", "be at least 1", checkpoint_every)
     kept = None
     if checkpoint is not None:
@@ -89,8 +93,10 @@ def fit_world_model(
         )
         training = _Training(model, trainer, metrics, log, kept, checkpoint_every)
         if saved is not None:
-            training.restore(saved)
-        losses = training.run(progress, keep_checkpoint)
+            training.restore(trainer, saved)
+        with _spread(model, trainer, devices, checkpoint_every if kept else None) as stepping:
+            training.trainer = stepping
+            losses = training.run(progress, keep_checkpoint)
     finally:
         log.close()
     model.num_fits += 1
@@ -136,12 +142,21 @@ def _restore_tokenizer(
     return metrics
 
 
+def _spread(
+    model: WorldModel, trainer: DynamicsTrainer, devices: int, checkpoint_every: int | None
+) -> AbstractContextManager[DynamicsTrainer | RemoteTrainer]:
+    """Give what makes the gradient steps: the trainer itself, or several processes."""
+    if devices == 1:
+        return nullcontext(trainer)
+    return RemoteTrainer(trainer, model.save, devices, checkpoint_every)
+
+
 @dataclass
 class _Training:
     """The gradient steps of the dynamics, with checkpoints in between."""
 
     model: WorldModel
-    trainer: DynamicsTrainer
+    trainer: DynamicsTrainer | RemoteTrainer
     metrics: dict[str, float]
     """Of the tokenizer."""
     log: _Log
@@ -152,18 +167,22 @@ class _Training:
         most = max(1, self.trainer.gradient_steps // 10)
         self._tail: deque[dict[str, Tensor]] = deque(maxlen=most)
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, trainer: DynamicsTrainer, saved: Mapping[str, Any]) -> None:
         """Go on where a checkpoint stands."""
         assert self.checkpoint is not None
         try:
-            self.trainer.load_state_dict(saved["trainer"])
+            trainer.load_state_dict(saved["trainer"])
             self._tail.extend(saved["tail"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise self.checkpoint.damaged(error) from error
         self.model.unfinished_fit = self.checkpoint.identity[WEIGHTS]
 
     def run(self, progress: bool, keep_checkpoint: bool) -> dict[str, float]:
-        """Make the gradient steps that are left; gives the mean losses of the last tenth."""
+        """Make the gradient steps that are left.
+
+        Returns:
+            The mean losses of the last tenth of all, and the last recall.
+        """
         trainer = self.trainer
         if trainer.gradient_step == 0:
             self._save()
@@ -177,15 +196,20 @@ class _Training:
                     losses = {name: value.item() for name, value in self._tail[-1].items()}
                     self.log.write({f"dynamics/{name}": loss for name, loss in losses.items()})
                     bar.update(0, **losses)
+                if trainer.gradient_step % RECALL_STEPS == 0 or trainer.is_finished:
+                    recalled = trainer.recall()
+                    self.log.write({f"dynamics/{name}": part for name, part in recalled.items()})
+                    bar.update(0, **recalled)
                 bar.update(1)
                 due = trainer.gradient_step % self.checkpoint_every == 0
                 if keep_checkpoint if trainer.is_finished else due:
                     self._save()
         trainer.finish()
         names = self._tail[0] if self._tail else {}
-        return {
+        losses = {
             name: float(torch.stack([part[name] for part in self._tail]).mean()) for name in names
         }
+        return {**losses, **trainer.recall()}
 
     def _save(self) -> None:
         if self.checkpoint is not None:
@@ -307,7 +331,7 @@ class _Log:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, self.count)
-        if self._on_log is not None:
+        if self._on_log is not None and values:
             self._on_log(self.count, values)
 
     def write_codes(self, tokenizer: Tokenizer, episodes: Sequence[Episode]) -> None:

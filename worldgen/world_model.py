@@ -186,6 +186,7 @@ class WorldModel:
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 100,
         keep_checkpoint: bool = False,
+        devices: int = 1,
     ) -> FitResult:
         """Train the tokenizer, then the dynamics; called again, it goes on from there.
 
@@ -209,8 +210,12 @@ class WorldModel:
                 one more before the first of them.
             keep_checkpoint: Leave the last checkpoint to the caller, who removes it once the
                 model is saved.
+            devices: Processes over which each batch of the dynamics is spread, on CPU cores or
+                each on a GPU of its own; the result is that of one, but for rounding.
 
         Raises:
+            ConfigError: If the batch size is not a multiple of `devices`, or there are fewer
+                GPUs.
             DatasetError: If there are no episodes, or they do not fit the model's spaces.
             TrainingError: If a loss is not finite; the model then has the last good weights.
             CheckpointError: If the checkpoint is damaged or belongs to another fit.
@@ -230,6 +235,7 @@ class WorldModel:
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
             keep_checkpoint=keep_checkpoint,
+            devices=devices,
         )
 
     def encode(self, observations: Any) -> Tensor:

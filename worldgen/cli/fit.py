@@ -32,6 +32,8 @@ class Arguments(CommonArguments):
     """Folder for TensorBoard."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
+    devices: int = 1
+    """Processes over which each batch of the dynamics is spread: on CPU cores, or a GPU each."""
     overwrite: Flag = False
     """Replace the folder, and forget an unfinished fit unless --resume is given too."""
     resume: Flag = False
@@ -63,6 +65,7 @@ def run(arguments: Arguments) -> None:
         checkpoint=checkpoint,
         checkpoint_every=arguments.checkpoint_every,
         keep_checkpoint=True,
+        devices=arguments.devices,
     )
     model.save(arguments.output, overwrite=arguments.overwrite)
     remove_checkpoint(checkpoint)

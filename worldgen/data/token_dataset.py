@@ -8,8 +8,9 @@ Classes:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -133,6 +134,18 @@ class TokenDataset:
         self._episode = (frames == self._first).long().cumsum(0) - 1
         self._moments = (frames < self._last).nonzero().flatten()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers, from which another process makes an equal dataset."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], device: torch.device) -> Self:
+        """Make a dataset out of what `state_dict` gave."""
+        dataset = cls.__new__(cls)
+        for name, value in state.items():
+            setattr(dataset, name, value.to(device) if isinstance(value, Tensor) else value)
+        return dataset
+
     @property
     def num_frames(self) -> int:
         """N."""
@@ -207,7 +220,11 @@ class TokenDataset:
         follows = windows.follows
         target = windows.index[:, 1:][follows]
         new = losses[follows].clamp(_LOWEST_PRIORITY, _HIGHEST_PRIORITY)
-        self._priority[target] = 0.5 * (self._priority[target] + new)
+        mixed = 0.5 * (self._priority[target] + new)
+        # Of a transition that is in several windows the highest counts: which write comes last
+        # is not determined on a GPU.
+        self._priority[target] = 0.0
+        self._priority.scatter_reduce_(0, target, mixed, "amax")
 
     @property
     def priority(self) -> Tensor:

@@ -100,6 +100,22 @@ def test_a_fit_that_was_broken_off_goes_on(command, episodes, small_model, tmp_p
     assert not checkpoint.exists()
 
 
+def test_a_fit_over_too_many_processes_is_refused(command, episodes, small_model, tmp_path):
+    ended = command("fit", episodes, "--output", tmp_path / "m", "--devices", 3, *small_model)
+    assert ended.code == 2
+    assert "`devices` must divide the batch size, 4, got 3" in ended.err
+
+
+@pytest.mark.slow
+def test_a_fit_over_two_processes(command, episodes, small_model, tmp_path):
+    steps = ("--tokenizer-steps", 5, "--dynamics-steps", 7, "--devices", 2)
+    ended = command("fit", episodes, "--output", tmp_path / "m", *steps, *small_model)
+    assert ended.code == 0, ended.err
+    assert "dynamics: 7 of 7 gradient steps (100%)" in ended.err
+    assert WorldModel.load(tmp_path / "m").is_fitted
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_evaluate_prints_a_table_and_writes_a_report(command, episodes, model, tmp_path):
     path = tmp_path / "report.json"
     arguments = ("evaluate", model, episodes, "--dreams", 16, "--horizons", 1, 4, "--output", path)
