@@ -81,20 +81,11 @@ class DreamPPO(RecordingPPO):
         device: Of policy and world model; "auto" is CUDA when there is one.
         **overrides: Fields of `DreamConfig`.
 
-    Attributes:
-        fit_checkpoint: File in which the state of a fit is kept while it runs, so that a fit
-            which was killed goes on where it stood; None keeps none. Whoever sets it removes the
-            file once the agent is saved after the fit. It is not saved with the agent.
-        fit_checkpoint_every: Gradient steps of the dynamics between two of its writes.
-
     Raises:
         ConfigError: If an argument is out of range or unknown, or the policy is not one for the
             environment's kind of observation.
         SpaceError: If the environment's spaces are not supported or not the model's.
     """
-
-    fit_checkpoint: pathlib.Path | None = None
-    fit_checkpoint_every: int = 100
 
     def __init__(
         self,
@@ -120,6 +111,7 @@ class DreamPPO(RecordingPPO):
         refuse_model_steps(model_config or WorldModelConfig())
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self._show_progress = False
+        self.fit_checkpoint: pathlib.Path | None = None
         self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._model_config, self._world_model = model_config, world_model
         if world_model is not None and device == "auto":
@@ -285,8 +277,6 @@ class DreamPPO(RecordingPPO):
             else self.config.model_steps_per_round,
             progress=self._show_progress,
             checkpoint=self.fit_checkpoint,
-            checkpoint_every=self.fit_checkpoint_every,
-            keep_checkpoint=True,
         )
         self._record({f"model/{name}": value for name, value in result.metrics.items()})
         return dict(result.metrics)
@@ -322,8 +312,7 @@ class DreamPPO(RecordingPPO):
         return Progress(f"round {self.round + 1}: {phase}", total, enabled=self._show_progress)
 
     def _excluded_save_params(self) -> list[str]:
-        own = ("_world_model", "fit_checkpoint", "fit_checkpoint_every")
-        return [*super()._excluded_save_params(), *own]
+        return [*super()._excluded_save_params(), "_world_model", "fit_checkpoint"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "world_model"], []

@@ -7,6 +7,7 @@ Classes:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,11 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from worldgen.config import require
-from worldgen.envs.observation_view import standardised_vectors
+from worldgen.envs.observation_view import (
+    ObservationView,
+    load_tokenizer,
+    standardised_vectors,
+)
 from worldgen.errors import ConfigError, SpaceError
 from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
@@ -156,8 +161,14 @@ class TokenExtractor(BaseFeaturesExtractor):
             self.register_buffer("vectors", table)
 
     @staticmethod
-    def policy_kwargs(model: WorldModel | Tokenizer, *, trainable: bool = False) -> dict[str, Any]:
-        """Give the `policy_kwargs` with which an SB3 policy reads the tokens of `model`."""
+    def policy_kwargs(
+        model: WorldModel | Tokenizer | str | Path, *, trainable: bool = False
+    ) -> dict[str, Any]:
+        """Give the `policy_kwargs` with which an SB3 policy reads the tokens of `model`.
+
+        Raises:
+            ConfigError: If `model` is something else, is not trained, or has no tokens.
+        """
         return {
             "features_extractor_class": TokenExtractor,
             "features_extractor_kwargs": {
@@ -172,9 +183,10 @@ class TokenExtractor(BaseFeaturesExtractor):
         return self.vectors[codes].view(len(observations), -1)
 
 
-def _code_vectors(model: WorldModel | Tokenizer) -> np.ndarray:
+def _code_vectors(model: WorldModel | Tokenizer | str | Path) -> np.ndarray:
     """Collect the standardised vectors of each position, (sum of the numbers of codes, E)."""
-    tokenizer = model.tokenizer if isinstance(model, WorldModel) else model
+    tokenizer = load_tokenizer(model)
+    ObservationView(tokenizer, "tokens")  # Refuses what has no tokens to look up.
     vectors = zip(tokenizer.codebooks, standardised_vectors(tokenizer), strict=True)
     parts = [part for codebook, part in vectors for _ in range(codebook.num_tokens)]
     return torch.cat(parts).cpu().numpy()

@@ -218,6 +218,7 @@ def _plot(result: Result, path: Path) -> None:
     axes.set_xlabel("real environment steps")
     axes.set_ylabel(f"success, last {result.settings['window']} training episodes")
     axes.set_title(f"{result.settings['environment']}: each seed, and the interquartile mean")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_ylim(0, 1)
     axes.legend(loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)

@@ -42,7 +42,9 @@ class Task:
 
     environment: EnvironmentSpec
     num_codes: int = 512
-    num_seeds: int = 1
+    levels: tuple[int, ...] = (3,) * 6
+    """Of "fsq", which needs more codes than patches."""
+    num_seeds: int = 3
     """Seeds of the default quantizer; the others have one."""
     image_alone: bool = False
     """Take the part `image` of the observation and leave the rest."""
@@ -59,7 +61,11 @@ TASKS = {
         environment=_minigrid("DoorKey-8x8-v0"), num_codes=192, num_seeds=5, image_alone=True
     ),
     "keycorridor-s3r3": Task(
-        environment=_minigrid("KeyCorridorS3R3-v0"), num_codes=2048, num_seeds=5, image_alone=True
+        environment=_minigrid("KeyCorridorS3R3-v0"),
+        num_codes=2048,
+        levels=(3,) * 7,
+        num_seeds=5,
+        image_alone=True,
     ),
     "multiroom-n4-s5": Task(
         environment=_minigrid("MultiRoom-N4-S5-v1"), num_seeds=5, image_alone=True
@@ -76,7 +82,7 @@ TASKS = {
         environment=_minigrid("DoorKey-8x8-v0", _RGB), image_alone=True, num_frames=20_000
     ),
     "keycorridor-mission": Task(
-        environment=_minigrid("KeyCorridorS3R3-v0", text=True), num_codes=2048
+        environment=_minigrid("KeyCorridorS3R3-v0", text=True), num_codes=2048, levels=(3,) * 7
     ),
     "cartpole": Task(environment=EnvironmentSpec(id="CartPole-v1")),
     "acrobot": Task(environment=EnvironmentSpec(id="Acrobot-v1")),
@@ -182,7 +188,9 @@ def _tokenizer(task: Task, settings: dict[str, Any]) -> Tokenizer:
     space: Any = env.observation_space
     space = space["image"] if task.image_alone else space
     env.close()
-    quantizer = QuantizerConfig(kind=settings["quantizer"], num_codes=task.num_codes)
+    quantizer = QuantizerConfig(
+        kind=settings["quantizer"], num_codes=task.num_codes, levels=task.levels
+    )
     return Tokenizer.for_space(space, TokenizerConfig(quantizer=quantizer), seed=settings["seed"])
 
 

@@ -54,7 +54,9 @@ class ObservationView:
         modes = get_args(ObservationMode)
         require(mode in modes, argument, f"be one of {', '.join(map(repr, modes))}", mode)
         if not tokenizer.is_fitted:
-            raise ConfigError("the model has not been trained: call `model.fit(episodes)` first")
+            raise ConfigError(
+                "the tokenizer has not been trained: call `fit(episodes)` of it or its model first"
+            )
         if mode == "tokens" and not tokenizer.is_discrete:
             raise ConfigError(
                 f"`{argument}` must be 'embeddings' or 'decoded', since the quantizer 'gaussian' "
@@ -87,7 +89,7 @@ class ObservationView:
             return self._tokenizer.decode_flat(tokens)
         if self._mode == "tokens":
             return {ROOT: tokens.cpu().numpy().copy()}
-        vectors = self._tokenizer.embed(tokens)
+        vectors = self._tokenizer.embed_known(tokens)
         if self._tokenizer._code_vectors is not self._seen:  # It was fitted on, or loaded anew.
             self._seen = self._tokenizer._code_vectors
             self._center, self._scale = _center_and_scale(self._tokenizer)

@@ -22,8 +22,8 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 
 from worldgen.data.environment import prepare_env
 from worldgen.envs.observation_view import ObservationMode, ObservationView, load_tokenizer
-from worldgen.errors import SpaceError
-from worldgen.spaces import flatten, leaves, unflatten
+from worldgen.errors import ConfigError, SpaceError
+from worldgen.spaces import flatten, in_short, leaves, unflatten
 from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
 
@@ -45,7 +45,8 @@ class TokenObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordCo
 
     Raises:
         SpaceError: If the model was built for another observation space.
-        ConfigError: If `mode` is unknown or the tokenizer is not trained.
+        ConfigError: If `mode` is unknown, the tokenizer is not trained, or the environment is of
+            the other kind.
     """
 
     def __init__(
@@ -54,6 +55,11 @@ class TokenObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordCo
         model: WorldModel | Tokenizer | str | Path,
         mode: ObservationMode = "tokens",
     ) -> None:
+        if not isinstance(env, gym.Env):
+            remedy = "put `VecTokenObservation` around a VecEnv"
+            if not isinstance(env, VecEnv):
+                remedy = "make it by `worldgen.make_env(...)`"
+            raise ConfigError(f"`env` must be a gymnasium.Env, got {type(env).__name__}: {remedy}")
         gym.utils.RecordConstructorArgs.__init__(
             self, model=model, mode=mode, _disable_deepcopy=True
         )
@@ -78,7 +84,8 @@ class VecTokenObservation(VecEnvWrapper):
 
     Raises:
         SpaceError: If the model was built for another observation space.
-        ConfigError: If `mode` is unknown or the tokenizer is not trained.
+        ConfigError: If `mode` is unknown, the tokenizer is not trained, or the environment is of
+            the other kind.
     """
 
     def __init__(
@@ -87,6 +94,11 @@ class VecTokenObservation(VecEnvWrapper):
         model: WorldModel | Tokenizer | str | Path,
         mode: ObservationMode = "tokens",
     ) -> None:
+        if not isinstance(venv, VecEnv):
+            raise ConfigError(
+                f"`venv` must be a Stable-Baselines3 VecEnv, got {type(venv).__name__}: put "
+                "`TokenObservation` around a single environment"
+            )
         self._shown = _Shown(load_tokenizer(model), mode, venv.observation_space)
         super().__init__(venv, observation_space=self._shown.space)
 
@@ -116,9 +128,9 @@ class _Shown:
     ) -> None:
         if tokenizer.space != real_space:
             raise SpaceError(
-                f"the model was built for the observation space {tokenizer.space}, the "
-                f"environment has {real_space}: use the model's own environment, or train a "
-                "model for this one"
+                f"the model was built for the observation space {in_short(tokenizer.space)}, "
+                f"the environment has {in_short(real_space)}: use the model's own environment, or "
+                "train a model for this one"
             )
         self._real_space = real_space
         self._view = ObservationView(tokenizer, mode, argument="mode")

@@ -31,22 +31,23 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.transformer",
         }
     ),
-    frozenset({"worldgen.data", "worldgen.render", "worldgen.state_file"}),
+    frozenset({"worldgen.data", "worldgen.render", "worldgen.training_state"}),
     frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
     frozenset({"worldgen.dynamics"}),
-    frozenset({"worldgen.event_recall"}),
+    frozenset({"worldgen.frozen_dynamics"}),
     frozenset(
         {
             "worldgen.dynamics_training",
-            "worldgen.fit_checkpoint",
             "worldgen.imagination",
             "worldgen.inspection",
+            "worldgen.surprise",
         }
     ),
-    frozenset({"worldgen.remote_training"}),
+    frozenset({"worldgen.fit_checkpoint", "worldgen.fit_log"}),
+    frozenset({"worldgen.dynamics_fit"}),
     frozenset({"worldgen.fitting"}),
     frozenset({"worldgen.world_model"}),
-    frozenset({"worldgen.evaluation", "worldgen.rank", "worldgen.run_folder"}),
+    frozenset({"worldgen.evaluation", "worldgen.run_folder"}),
     frozenset({"worldgen"}),  # worldgen/__init__.py, which re-exports all of the above
     frozenset({"worldgen.envs"}),
     frozenset({"worldgen.agents"}),

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from worldgen.diffusion.masked_diffusion import SamplerConfig
     from worldgen.evaluation.fidelity import FidelityReport, evaluate
     from worldgen.rollout import Rollout
-    from worldgen.tokenizer.tokenizer import Tokenizer, TokenizerConfig
+    from worldgen.tokenizer.tokenizer import Tokenizer
+    from worldgen.tokenizer.tokenizer_config import TokenizerConfig
     from worldgen.world_model import WorldModel, WorldModelConfig
 
 __all__ = [
@@ -55,7 +56,7 @@ _HOMES = {
     "Rollout": "worldgen.rollout",
     "SamplerConfig": "worldgen.diffusion.masked_diffusion",
     "Tokenizer": "worldgen.tokenizer.tokenizer",
-    "TokenizerConfig": "worldgen.tokenizer.tokenizer",
+    "TokenizerConfig": "worldgen.tokenizer.tokenizer_config",
     "WorldModel": "worldgen.world_model",
     "WorldModelConfig": "worldgen.world_model",
     "collect": "worldgen.data.collect",

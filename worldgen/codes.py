@@ -2,7 +2,7 @@
 
 Classes:
     Codebook: what the tokenizer says of one of its codebooks.
-    CodePort: base; embeds codes and scores them.
+    CodePort: base; embeds codes and makes a `Scorer` of them.
     NamePort: codes that stand for patches; their contents are features.
     NumberPort: codes that stand for real numbers; scores fall with the distance.
 
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CodePort", "Codebook", "NamePort", "NumberPort", "make_port"]
+__all__ = ["CodePort", "Codebook", "NamePort", "NumberPort", "Scorer", "make_port"]
 
 _OCTAVES = 6
 _FIRST_WIDTH = 0.1
@@ -28,6 +29,10 @@ _FREE_STD = 0.1
 _HEAD_STD = 0.02
 _UNSEEN = -12.0
 """Added to the logits of codes that do not occur in the data."""
+
+
+Scorer = Callable[[Tensor, Tensor], Tensor]
+"""From outputs (..., k, D) and the codes (..., k) one frame before to logits (..., k, v)."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +83,22 @@ class CodePort(nn.Module):
     def table(self) -> Tensor:
         """Embed all codes: (V, D)."""
 
+    @property
+    def seen(self) -> Tensor:
+        """Codes that occur in the data, (v,) int64, ascending."""
+        return torch.arange(self.codebook.size, device=self.contents.device)
+
     @abstractmethod
+    def scorer(self, codes: Tensor | None = None, dtype: torch.dtype | None = None) -> Scorer:
+        """Make what scores the codes; once a pass, for all its frames.
+
+        Args:
+            codes: (v,) int64, the codes to score; None scores all.
+            dtype: Of its weights, where they are not to follow autocast.
+        """
+
     def logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
-        """Score the codes.
+        """Score all codes.
 
         Args:
             hidden: (..., k, D) outputs of the network at this codebook's positions.
@@ -89,6 +107,7 @@ class CodePort(nn.Module):
         Returns:
             (..., k, V).
         """
+        return self.scorer()(hidden, previous)
 
 
 class NamePort(CodePort):
@@ -121,12 +140,22 @@ class NamePort(CodePort):
         embedded: Tensor = self.read(self.contents)
         return embedded + self.free_table
 
-    def logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
+    @property
+    def seen(self) -> Tensor:
+        """Codes that occur in the data, (v,) int64, ascending."""
+        return (self.unseen == 0).nonzero().flatten()
+
+    def scorer(self, codes: Tensor | None = None, dtype: torch.dtype | None = None) -> Scorer:
         """Score by content, summed over its features, with a free part."""
-        by_content: Tensor = self.write(hidden) @ self.contents.to(hidden.dtype).T
-        layer = self.free_logits
-        free = nn.functional.linear(hidden, layer.weight, layer.bias + self.unseen)
-        return by_content + free
+        write, free = self.write, self.free_logits
+        # Both parts are linear in the network's output, so that one product makes both.
+        weight = self.contents @ write.weight + free.weight
+        bias = self.contents @ write.bias + free.bias + self.unseen
+        if codes is not None:
+            weight, bias = weight[codes], bias[codes]
+        if dtype is not None:
+            weight, bias = weight.to(dtype), bias.to(dtype)
+        return lambda hidden, previous: nn.functional.linear(hidden, weight, bias)
 
 
 class NumberPort(CodePort):
@@ -156,8 +185,12 @@ class NumberPort(CodePort):
         embedded: Tensor = self.read(torch.cat([self.contents, waves.sin(), waves.cos()], 1))
         return embedded
 
-    def logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
+    def scorer(self, codes: Tensor | None = None, dtype: torch.dtype | None = None) -> Scorer:
         """Score by distance, in float32."""
+        assert codes is None or len(codes) == self.codebook.size
+        return self._score
+
+    def _score(self, hidden: Tensor, previous: Tensor) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
             hidden, values = hidden.float(), self.contents
             mean = values[previous] + self.change(hidden)  # (..., k, P)

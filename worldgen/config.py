@@ -2,10 +2,6 @@
 
 Classes:
     Config: base of every component's configuration.
-
-Functions:
-    require: raise `ConfigError` unless a rule is kept.
-    flat: nested dictionaries as one, by dotted names.
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from typing import Any, Self, get_type_hints
 
 from worldgen.errors import ConfigError
 
-__all__ = ["Config", "flat", "require"]
+__all__ = ["Config", "require"]
 
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:
@@ -29,20 +25,6 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
     """
     if not condition:
         raise ConfigError(f"`{name}` must {rule}, got {value!r}")
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Give nested dictionaries as dotted name -> value.
-
-    >>> flat({"seed": 0, "model": {"width": 32}})
-    {'seed': 0, 'model.width': 32}
-    """
-    if not isinstance(values, dict):
-        return {prefix.rstrip("."): values}
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        found |= flat(value, f"{prefix}{name}.")
-    return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

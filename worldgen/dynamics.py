@@ -113,12 +113,12 @@ class Dynamics(nn.Module):
 
     def set_seen_codes(self, tokens: Tensor) -> None:
         """Take note of the codes that occur in the data's tokens (N, K)."""
-        for port in self._ports():
+        for port in self.each_port():
             port.set_seen(tokens[:, port.codebook.tokens])
 
     def token_table(self) -> Tensor:
         """Embed all codes of all codebooks: (codes, D); once a pass, for all its frames."""
-        return torch.cat([port.table() for port in self._ports()])
+        return torch.cat([port.table() for port in self.each_port()])
 
     def embed(self, table: Tensor, tokens: Tensor, actions: Tensor) -> Tensor:
         """Embed clean frames.
@@ -167,7 +167,7 @@ class Dynamics(nn.Module):
 
     def _token_logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
         parts = []
-        for port in self._ports():
+        for port in self.each_port():
             place = port.codebook.tokens
             logits = port.logits(hidden[..., place, :], previous[..., place])
             padding = self._widest - port.codebook.size
@@ -176,7 +176,8 @@ class Dynamics(nn.Module):
             parts.append(logits)
         return parts[0] if len(parts) == 1 else torch.cat(parts, -2)
 
-    def _ports(self) -> Iterator[CodePort]:
+    def each_port(self) -> Iterator[CodePort]:
+        """Give the ports in the order of their positions."""
         for port in self.ports:
             assert isinstance(port, CodePort)
             yield port

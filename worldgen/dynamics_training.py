@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from worldgen.config import Config, require
@@ -24,22 +25,17 @@ from worldgen.data.token_dataset import TokenDataset, Windows
 from worldgen.diffusion.masked_diffusion import mask_tokens
 from worldgen.dynamics import Dynamics, Prediction
 from worldgen.errors import TrainingError
-from worldgen.event_recall import NUM_COUNTS, count_events, recall
 from worldgen.two_hot import TwoHot
 
-__all__ = [
-    "RECALL_STEPS",
-    "DynamicsLoss",
-    "DynamicsTrainer",
-    "DynamicsTrainingConfig",
-    "dynamics_loss",
-]
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
-RECALL_STEPS = 200
-"""Gradient steps over which the recall on rewards and ends is taken."""
+__all__ = ["DynamicsLoss", "DynamicsTrainer", "DynamicsTrainingConfig", "dynamics_loss"]
+
+_LOSSES = ("token_loss", "draft_loss", "reward_loss", "termination_loss")
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
-_CHECKED_TOGETHER = 20
+_UNCHECKED_STEPS = 20
 """Gradient steps between two looks at the losses on a GPU, where each look waits for it."""
 
 
@@ -186,8 +182,9 @@ class DynamicsTrainer:
         config: How.
         gradient_steps: How many in all.
         generator: Of windows, masks and corruption; on the network's device.
-        check_every: Gradient steps between two looks at the losses; None for each on the CPU
-            and every 20th on a GPU. What was bad by then is taken back.
+        fabric: Of this process, if it is one of several that train together.
+        check_every: Gradient steps between two looks at the losses; None is 1 on a CPU and 20 on
+            a GPU, where each look waits for it.
 
     Attributes:
         gradient_step: How many are done.
@@ -201,20 +198,24 @@ class DynamicsTrainer:
         gradient_steps: int,
         generator: torch.Generator,
         *,
+        fabric: Fabric | None = None,
         check_every: int | None = None,
     ) -> None:
         self.dynamics, self.dataset, self.config = dynamics, dataset, config
         self.gradient_steps, self.generator = gradient_steps, generator
         self.gradient_step = 0
-        on_gpu = dynamics.device.type == "cuda"
-        self._check_every = check_every or (_CHECKED_TOGETHER if on_gpu else 1)
+        self._fabric = fabric
+        self._network: nn.Module = _OnTensors(dynamics)
+        if fabric is not None:
+            self._network = fabric.setup_module(self._network)
         self._parameters: list[Tensor] = [p for p in dynamics.parameters() if p.requires_grad]
         self._average = [p.detach().clone() for p in self._parameters]
         self._optimizers = _optimizers(dynamics, config)
-        self._events = torch.zeros(NUM_COUNTS, dtype=torch.int64, device=dynamics.device)
+        self._recent: deque[Tensor] = deque(maxlen=max(1, gradient_steps // 10))
+        on_gpu = dynamics.device.type == "cuda"
+        self._check_every = check_every or (_UNCHECKED_STEPS if on_gpu else 1)
         self._unchecked: list[Tensor] = []
-        self._checked = 0
-        self._remember()
+        self._good = copy.deepcopy(dynamics.state_dict()) if self._check_every > 1 else {}
 
     @property
     def is_finished(self) -> bool:
@@ -229,14 +230,16 @@ class DynamicsTrainer:
         """
         self.dynamics.train()
         windows, masked, past = self._draw()
-        if self.gradient_step % RECALL_STEPS == 0:
-            self.forget_events()
+        loss = self._loss(windows, masked, past)
+        self.dataset.set_priority(windows, self._gathered(loss.transitions))
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss = self._learn(windows, masked, past)
-        self.dataset.set_priority(windows, loss.transitions)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
-        self._check(loss.total.detach(), norm)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
+        parts = torch.stack((loss.tokens, loss.drafts, loss.reward, loss.termination)).detach()
+        if self._fabric is not None:
+            parts = self._fabric.all_reduce(parts, reduce_op="mean")
+        self._check(parts.sum())
         rate = self.config.learning_rate * _rate(
             self.gradient_step, self.gradient_steps, self.config.final_rate
         )
@@ -246,32 +249,25 @@ class DynamicsTrainer:
             optimizer.step()
         self.gradient_step += 1
         self._follow()
-        return {
-            "token_loss": loss.tokens.detach(),
-            "draft_loss": loss.drafts.detach(),
-            "reward_loss": loss.reward.detach(),
-            "termination_loss": loss.termination.detach(),
-        }
+        self._recent.append(parts)
+        return dict(zip(_LOSSES, parts, strict=True))
 
-    def _learn(self, windows: Windows, masked: Tensor | None, past: Tensor) -> DynamicsLoss:
-        """Leave the gradients of a batch in the parameters."""
-        first, drafts = self.dynamics(windows, past, masked)
-        loss = dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
-        loss.total.backward()  # type: ignore[no-untyped-call]
-        self._events += count_events(first, windows, self.dynamics.two_hot)
-        return loss
+    def _loss(self, windows: Windows, masked: Tensor | None, past: Tensor) -> DynamicsLoss:
+        """Score a batch, or this process's share of it: every n-th window."""
+        if self._fabric is not None:
+            share = slice(self._fabric.global_rank, None, self._fabric.world_size)
+            windows, past = windows.rows(share), past[share]
+            masked = None if masked is None else masked[share]
+        first, drafts = self._network(*vars(windows).values(), past, masked)
+        return dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
 
-    def recall(self) -> dict[str, float]:
-        """Give the recall on rewarding and terminating transitions; waits for the device.
-
-        Of the windows of up to 200 gradient steps, since the last multiple of 200. What did
-        not occur is left out.
-        """
-        return recall(self._events)
-
-    def forget_events(self) -> None:
-        """Count from here on."""
-        self._events.zero_()
+    def _gathered(self, losses: Tensor) -> Tensor:
+        """Put the shares (B / n, T - 1) of all processes together, in the batch's order."""
+        if self._fabric is None:
+            return losses
+        shares = [torch.empty_like(losses) for _ in range(self._fabric.world_size)]
+        distributed.all_gather(shares, losses.contiguous())
+        return torch.stack(shares, 1).flatten(0, 1)
 
     def _draw(self) -> tuple[Windows, Tensor | None, Tensor]:
         """Draw windows, masks of drafts, and the past as the network is to see it."""
@@ -297,62 +293,52 @@ class DynamicsTrainer:
         with torch.no_grad():
             torch._foreach_lerp_(self._average, self._parameters, 1 - decay)
 
-    def _check(self, loss: Tensor, norm: Tensor) -> None:
-        """Stop before a loss or a gradient that is no number reaches the weights."""
-        self._unchecked.append(torch.stack([loss, norm]))
-        if len(self._unchecked) >= self._check_every:
-            self._settle()
+    def _check(self, loss: Tensor) -> None:
+        """Stop before a loss that is no number reaches the weights.
 
-    def _settle(self) -> None:
-        """Look at the losses and norms that nobody has looked at yet."""
-        if not self._unchecked:
+        On a GPU several gradient steps are checked at once, and taken back if one was bad.
+        """
+        self._unchecked.append(loss)
+        is_last = self.gradient_step == self.gradient_steps - 1
+        if len(self._unchecked) < self._check_every and not is_last:
             return
         values = torch.stack(self._unchecked)
         self._unchecked.clear()
-        bad = (~values.isfinite()).any(1)
-        if bad.any():
-            first = int(bad.nonzero()[0])
-            loss, norm = values[first].tolist()
-            if self._good is not None:
+        if not values.isfinite().all():
+            if self._good:
                 self.dynamics.load_state_dict(self._good)
             raise TrainingError(
-                f"the dynamics' loss and gradient must stay finite, got loss {loss} and norm "
-                f"{norm} at gradient step {self._checked + first}: lower `learning_rate` or check "
-                "the rewards; the last good weights are kept"
+                f"the dynamics' loss must stay finite, got {values.tolist()[-1]} at gradient step "
+                f"{self.gradient_step}: lower `learning_rate` or check the rewards; the last good "
+                "weights are kept"
             )
-        self._checked += len(values)
-        self._remember()
+        if self._good:
+            self._good = copy.deepcopy(self.dynamics.state_dict())
 
-    def _remember(self) -> None:
-        """Keep the weights, which are good, where several gradient steps are checked at once."""
-        self._good = copy.deepcopy(self.dynamics.state_dict()) if self._check_every > 1 else None
-
-    def finish(self) -> None:
+    def finish(self) -> dict[str, float]:
         """Leave the average of the weights in the network.
 
-        Raises:
-            TrainingError: If one of the last losses was not finite.
+        Returns:
+            Mean losses over the last tenth of the gradient steps.
         """
-        self._settle()
         with torch.no_grad():
             for parameter, average in zip(self._parameters, self._average, strict=True):
                 parameter.copy_(average)
         self.dynamics.eval()
+        if not self._recent:
+            return {}
+        means = torch.stack(list(self._recent)).mean(0).tolist()
+        return dict(zip(_LOSSES, means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how training goes on.
-
-        Raises:
-            TrainingError: If one of the last losses was not finite.
-        """
-        self._settle()
+        """All that decides how training goes on."""
         return {
             "gradient_step": self.gradient_step,
             "dynamics": self.dynamics.state_dict(),
             "average": self._average,
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "recent": list(self._recent),
             "priority": self.dataset.priority,
-            "events": self._events,
             "generator": self.generator.get_state(),
         }
 
@@ -364,12 +350,24 @@ class DynamicsTrainer:
             average.copy_(saved)
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self._recent.extend(losses.to(self.dataset.priority) for losses in state["recent"])
         self.dataset.priority.copy_(state["priority"])
-        self._events.copy_(state["events"])
         self.generator.set_state(state["generator"].cpu())
-        self._unchecked.clear()
-        self._checked = self.gradient_step
-        self._remember()
+
+
+class _OnTensors(nn.Module):
+    """The network with windows as single tensors, as several processes want their inputs."""
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__()
+        self.dynamics = dynamics
+
+    def forward(self, *inputs: Tensor) -> tuple[Prediction, Prediction | None]:
+        *windows, past, masked = inputs
+        result: tuple[Prediction, Prediction | None] = self.dynamics(
+            Windows(*windows), past, masked
+        )
+        return result
 
 
 def _optimizers(dynamics: Dynamics, config: DynamicsTrainingConfig) -> list[torch.optim.Optimizer]:

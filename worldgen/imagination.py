@@ -25,6 +25,7 @@ from worldgen.diffusion.masked_diffusion import (
 )
 from worldgen.dynamics import Dynamics
 from worldgen.errors import ShapeError
+from worldgen.frozen_dynamics import FrozenDynamics
 from worldgen.transformer import KeyValueCache, visible_past
 
 __all__ = ["Imagination", "ImaginedStep"]
@@ -46,7 +47,9 @@ class ImaginedStep(NamedTuple):
 class Imagination:
     """B imagined worlds with a ring of cached keys and values over their last C frames.
 
-    Worlds go on after a predicted termination; whoever uses them restarts the row.
+    `reset` takes the network's weights as they are then; training that goes on is not followed
+    before the next `reset`. Worlds go on after a predicted termination; whoever uses them restarts
+    the row.
 
     Args:
         dynamics: The network.
@@ -84,6 +87,7 @@ class Imagination:
         if len(context) != self.num_rows:
             raise ShapeError(f"`context` must hold {self.num_rows} worlds, got {len(context)}")
         self._clock = self.context - 1
+        self._network = FrozenDynamics(self.dynamics, self._cache.keys.dtype)
         self._ready = True
         self.reset_rows(torch.arange(self.num_rows, device=self.tokens.device), context)
 
@@ -145,31 +149,33 @@ class Imagination:
         shape = (self.num_rows, self.dynamics.action_embedding.num_dims)
         if actions.shape != shape:
             raise ShapeError(f"`actions` must have shape {shape}, got {tuple(actions.shape)}")
-        known = torch.zeros_like(self.tokens, dtype=torch.bool)
+        network, known = self._network, None
+        clean = network.embed(self.tokens, actions)
         draft = self.tokens
-        with self.dynamics.autocast():
-            table = self.dynamics.token_table()
-            clean = self.dynamics.embed(table, self.tokens, actions)
-        for index, count in enumerate(self._counts):
-            with self.dynamics.autocast():
-                hidden = self._refine(table, clean, draft, ~known) if index else self._first(clean)
-                prediction = self.dynamics.read_out(hidden, self.tokens)
-            drawn, probability = draw_tokens(prediction.token_logits, self.sampler, self.generator)
-            draft = torch.where(known, draft, drawn)
+        for count in self._counts:
+            outputs = self._first(clean) if known is None else self._refine(clean, draft, ~known)
+            logits = network.token_logits(outputs, self.tokens)
+            drawn, probability = draw_tokens(logits, self.sampler, self.generator)
+            drawn = (
+                self._network.codes.expand(self.num_rows, -1, -1)
+                .gather(2, drawn.unsqueeze(2))
+                .squeeze(2)
+            )
+            draft = drawn if known is None else torch.where(known, draft, drawn)
             if count < self.dynamics.num_tokens:
+                known = torch.zeros_like(draft, dtype=torch.bool) if known is None else known
                 known = unmask(known, probability, count, self.sampler, self.generator)
+        reward, termination = network.outcome(outputs)
         self.tokens = draft
         self._clock += 1
-        termination = prediction.termination_logits.float().sigmoid()
-        reward = self.dynamics.two_hot.decode(prediction.reward_logits)
         # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
         return ImaginedStep(draft.clone(), reward, termination, termination > 0.5)
 
     def _first(self, clean: Tensor) -> Tensor:
         slot = self._slot(self._clock)
         self._hidden[:, :, :, slot] = 0
-        return self.dynamics.transformer.extend(clean, self._clock, self._hidden, self._cache, slot)
+        return self._network.extend(clean, self._clock, self._hidden, self._cache, slot)
 
-    def _refine(self, table: Tensor, clean: Tensor, draft: Tensor, masked: Tensor) -> Tensor:
-        drafts = self.dynamics.embed_drafts(table, clean, draft, masked)
-        return self.dynamics.transformer.refine(drafts, self._clock + 1, self._hidden, self._cache)
+    def _refine(self, clean: Tensor, draft: Tensor, masked: Tensor) -> Tensor:
+        drafts = self._network.embed_drafts(clean, draft, masked)
+        return self._network.refine(drafts, self._clock + 1, self._hidden, self._cache)

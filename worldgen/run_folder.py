@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from worldgen.checkpoint import write_json
-from worldgen.config import flat
 from worldgen.errors import CheckpointError
 from worldgen.version import __version__
 
@@ -80,7 +79,7 @@ class RunFolder:
 
     @property
     def fit_checkpoint(self) -> Path:
-        """fit.safetensors: the state of the fit that is under way."""
+        """fit.safetensors: the state of the fit that is going on."""
         return self.path / "fit.safetensors"
 
     @property
@@ -184,7 +183,7 @@ class RunFolder:
         return self.record.is_file() and self.config.is_file()
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
-        own, new = flat(read_json(self.config)), flat(json.loads(json.dumps(config)))
+        own, new = _flat(read_json(self.config)), _flat(json.loads(json.dumps(config)))
         for name in sorted(own.keys() | new.keys()):
             if own.get(name) != new.get(name):
                 raise CheckpointError(
@@ -241,6 +240,16 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is missing or damaged: {error}") from error
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Give nested dictionaries as dotted name -> value."""
+    if not isinstance(values, dict):
+        return {prefix.rstrip("."): values}
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.")
+    return flat
 
 
 def _commit() -> str | None:

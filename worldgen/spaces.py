@@ -7,6 +7,7 @@ that is neither has the one path "observation".
 Functions:
     leaves: path -> leaf space.
     flatten, unflatten: nested observations to and from the flat dictionary.
+    in_short: a space in a line.
     category_sizes: how many values each number of a categorical space has, and the first.
     stack: a list of single observations as one flat batch.
     space_to_json, space_from_json: spaces beside the weights and the episodes.
@@ -26,6 +27,7 @@ __all__ = [
     "ROOT",
     "category_sizes",
     "flatten",
+    "in_short",
     "leaves",
     "space_from_json",
     "space_to_json",
@@ -76,6 +78,22 @@ def _children(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]] | None:
     return dict(space.spaces)
 
 
+def in_short(space: spaces.Space[Any]) -> str:
+    """Describe a space in a line, bounds of a Box by their extremes.
+
+    >>> in_short(spaces.Dict(a=spaces.Box(np.array([0, 1]), np.array([3, 2]), dtype=np.int64)))
+    "Dict('a': Box(0, 3, (2,), int64))"
+    """
+    if isinstance(space, spaces.Dict):
+        parts = [f"{key!r}: {in_short(part)}" for key, part in space.spaces.items()]
+        return f"Dict({', '.join(parts)})"
+    if isinstance(space, spaces.Tuple):
+        return f"Tuple({', '.join(map(in_short, space.spaces))})"
+    if isinstance(space, spaces.Box):
+        return f"Box({space.low.min()}, {space.high.max()}, {space.shape}, {space.dtype})"
+    return str(space)
+
+
 def flatten(space: spaces.Space[Any], observation: Any) -> dict[str, np.ndarray]:
     """Turn one nested observation, or a nested batch of them, into path -> array.
 
@@ -111,8 +129,8 @@ def _flatten_into(
             part = value[key] if isinstance(space, spaces.Dict) else value[int(key)]
         except (KeyError, IndexError, TypeError) as error:
             raise ShapeError(
-                f"the observation must hold {prefix + key!r} as its space {space} says, "
-                f"got {type(value).__name__}"
+                f"the observation must hold {prefix + key!r} as its space {in_short(space)} "
+                f"says, got {type(value).__name__}"
             ) from error
         _flatten_into(child, part, f"{prefix}{key}/", flat)
 

@@ -1,10 +1,11 @@
 """The transformer over frames: bidirectional inside a frame, causal across frames.
 
 Classes:
-    TransformerConfig, Transformer, KeyValueCache.
+    TransformerConfig, Transformer, Block, KeyValueCache.
 
 Functions:
     visible_past: which clean frames each frame may see.
+    attend: scaled dot-product attention in the form that is fastest here.
 
 Block diffusion (BD3-LM), Arriola et al. 2025, https://arxiv.org/abs/2503.09573, with one
 difference: the tokens of clean frame t, with the action that follows, are themselves the first
@@ -15,6 +16,7 @@ one: draft t + 1 sees clean frames up to t and itself.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +25,7 @@ from torch.nn import functional
 
 from worldgen.config import Config, require
 
-__all__ = ["KeyValueCache", "Transformer", "TransformerConfig", "visible_past"]
+__all__ = ["Block", "KeyValueCache", "Transformer", "TransformerConfig", "attend", "visible_past"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ class Transformer(nn.Module):
         angle = 2 * math.pi * torch.outer(torch.arange(self.period), turns).double() / self.period
         self.register_buffer("cosine", angle.cos().float(), persistent=False)
         self.register_buffer("sine", angle.sin().float(), persistent=False)
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
     def forward(
@@ -145,8 +147,7 @@ class Transformer(nn.Module):
             made = drafts.flatten(0, 1)
             own = bias.new_zeros(len(made), 1, 1, size)
             made_bias = torch.cat([bias[: len(made)], own], 3)
-        for block in self.blocks:
-            assert isinstance(block, _Block)
+        for block in self.each_block():
             queries, keys, values = block.project(hidden, _repeat(rotation, shape[0]))
             keys, values = self._with_past(keys, shape[0]), self._with_past(values, shape[0])
             hidden = block.combine(hidden, queries, keys, values, bias)
@@ -163,6 +164,12 @@ class Transformer(nn.Module):
             return outputs, None
         return outputs, self.norm(made).view(drafts.shape)
 
+    def each_block(self) -> Iterator[Block]:
+        """Give the layers in their order."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
+
     def _with_past(self, vectors: Tensor, batch: int) -> Tensor:
         """Lay each frame's last C frames side by side.
 
@@ -176,45 +183,6 @@ class Transformer(nn.Module):
         past = [padded[:, index : index + count] for index in range(self.context)]
         return torch.cat(past, 3).flatten(0, 1)
 
-    def extend(
-        self, inputs: Tensor, time: int, hidden: Tensor, cache: KeyValueCache, slot: slice
-    ) -> Tensor:
-        """Process one clean frame against a cache, and write its keys and values into it.
-
-        Args:
-            inputs: (B, N, D).
-            time: Of the frame.
-            hidden: (B, 1, 1, C N) float, 0 or -inf: which keys of the cache belong to no frame.
-            cache: Changed in place.
-            slot: The frame's place in the cache.
-
-        Returns:
-            (B, N, D).
-        """
-        rotation = self._rotation(time)
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, _Block)
-            queries, keys, values = block.project(inputs, rotation)
-            cache.keys[layer, :, :, slot] = keys
-            cache.values[layer, :, :, slot] = values
-            inputs = block.combine(inputs, queries, cache.keys[layer], cache.values[layer], hidden)
-        normed: Tensor = self.norm(inputs)
-        return normed
-
-    def refine(self, drafts: Tensor, time: int, hidden: Tensor, cache: KeyValueCache) -> Tensor:
-        """Process a draft (B, N, D) of the frame of a time against the clean frames of a cache."""
-        rotation = self._rotation(time)
-        own = hidden.new_zeros(len(drafts), 1, 1, drafts.shape[1])
-        bias = torch.cat([hidden, own], 3)
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, _Block)
-            queries, keys, values = block.project(drafts, rotation)
-            keys = torch.cat([cache.keys[layer], keys], 2)
-            values = torch.cat([cache.values[layer], values], 2)
-            drafts = block.combine(drafts, queries, keys, values, bias)
-        normed: Tensor = self.norm(drafts)
-        return normed
-
     def prefill(self, clean: Tensor, first_time: int, sees: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Process clean frames (B, F, N, D) like `forward`, from a time on.
 
@@ -226,8 +194,7 @@ class Transformer(nn.Module):
         rotation = _repeat(self._rotation_of_frames(times), batch)
         bias = _bias(sees.flatten(0, 1), size)
         hidden, found = clean.flatten(0, 1), []
-        for block in self.blocks:
-            assert isinstance(block, _Block)
+        for block in self.each_block():
             queries, keys, values = block.project(hidden, rotation)
             found.append(
                 (
@@ -245,9 +212,6 @@ class Transformer(nn.Module):
             -1, 1, 1, self.sine.shape[1]
         )
 
-    def _rotation(self, time: int) -> tuple[Tensor, Tensor]:
-        return self.cosine[time % self.period], self.sine[time % self.period]
-
 
 def _repeat(rotation: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, Tensor]:
     return rotation[0].repeat(batch, 1, 1, 1), rotation[1].repeat(batch, 1, 1, 1)
@@ -259,7 +223,9 @@ def _bias(sees: Tensor, frame_size: int) -> Tensor:
     return bias.repeat_interleave(frame_size, 1).unsqueeze(1).unsqueeze(1)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
+    """One layer: attention, then a perceptron, each added to the residual stream."""
+
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         width = config.width
@@ -289,22 +255,36 @@ class _Block(nn.Module):
         self, hidden: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> Tensor:
         """Attend, then the perceptron, each added to the residual stream."""
-        attended = _attend(queries, keys, values, mask)
+        attended = attend(queries, keys, values, mask)
         attended = attended.transpose(1, 2).reshape(hidden.shape)
         hidden = hidden + self.project_out(attended)
-        widened = functional.gelu(self.widen(self.perceptron_norm(hidden)), approximate="tanh")
+        # Not GELU's tanh form, which is six times slower on a CPU in bfloat16.
+        widened = functional.gelu(self.widen(self.perceptron_norm(hidden)))
         result: Tensor = hidden + self.narrow(widened)
         return result
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16 and queries.requires_grad:
-        # The fused CPU kernel's backward pass is ten times slower in bfloat16 than this.
-        scores = (queries @ keys.mT) * queries.shape[-1] ** -0.5 + mask
-        attended: Tensor = scores.softmax(-1).to(values.dtype) @ values
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor, scale: float | None = None
+) -> Tensor:
+    """Attend: (M, heads, N, d) queries to (M, heads, L, d) keys and values.
+
+    Args:
+        queries: As given.
+        keys: As given.
+        values: As given.
+        bias: Added to the scores; broadcast to (M, heads, N, L).
+        scale: Of the scores; None is 1 / sqrt(d).
+    """
+    if queries.device.type == "cpu" and queries.dtype == torch.bfloat16:
+        # For frames of a few tokens the fused kernel takes three times as long on a CPU, and its
+        # backward pass ten times. A softmax in bfloat16 is slow too unless L is a multiple of 16.
+        scores = (queries @ keys.mT) * (queries.shape[-1] ** -0.5 if scale is None else scale)
+        attended: Tensor = (scores + bias).softmax(-1, torch.float32).to(values.dtype) @ values
         return attended
-    mask = mask.to(queries.dtype) if mask.dtype != torch.bool else mask
-    return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    return functional.scaled_dot_product_attention(
+        queries, keys, values, attn_mask=bias.to(queries.dtype), scale=scale
+    )
 
 
 def _rotate(vectors: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

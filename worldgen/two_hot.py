@@ -55,7 +55,7 @@ class TwoHot(nn.Module):
         upper = torch.searchsorted(self.bins, clamped).clamp(1, self.num_bins - 1)
         lower = upper - 1
         share = (clamped - self.bins[lower]) / (self.bins[upper] - self.bins[lower])
-        weights = torch.zeros(*values.shape, self.num_bins, device=values.device)
+        weights = share.new_zeros(*values.shape, self.num_bins)
         weights.scatter_(-1, lower.unsqueeze(-1), (1 - share).unsqueeze(-1))
         return weights.scatter_(-1, upper.unsqueeze(-1), share.unsqueeze(-1))
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from worldgen import spaces as space_tools
 from worldgen.actions import ActionCodec
 from worldgen.checkpoint import load_folder, save_folder
-from worldgen.config import Config
+from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec, EnvLike, environment_spec, make_env
 from worldgen.data.episode import Episode
 from worldgen.data.token_dataset import Context, TokenDataset
@@ -33,6 +33,7 @@ from worldgen.fitting import FitResult, fit_world_model
 from worldgen.imagination import Imagination
 from worldgen.rollout import Policy, Rollout, action_source
 from worldgen.seeding import derived_seed, seeded_initialization
+from worldgen.surprise import Surprise, score_episodes
 from worldgen.tokenizer import Tokenizer, TokenizerConfig
 
 __all__ = ["WorldModel", "WorldModelConfig"]
@@ -91,8 +92,6 @@ class WorldModel:
         self.observation_space, self.action_space = observation_space, action_space
         self.environment, self.config, self.device = environment, config, device
         self.seed, self.num_fits = seed, 0
-        self.unfinished_fit: str | None = None
-        """Hash of the weights with which a fit began that left a checkpoint and did not end."""
         self.action_codec = ActionCodec(action_space)
         self.tokenizer = Tokenizer.for_space(
             observation_space,
@@ -184,18 +183,13 @@ class WorldModel:
         progress: bool = True,
         on_log: Callable[[int, Mapping[str, float]], None] | None = None,
         checkpoint: str | Path | None = None,
-        checkpoint_every: int = 100,
-        keep_checkpoint: bool = False,
+        checkpoint_every: int = 500,
         devices: int = 1,
     ) -> FitResult:
         """Train the tokenizer, then the dynamics; called again, it goes on from there.
 
         The tokenizer is trained on the first call, and again only where new episodes show
         things that it loses, so that tokens keep their meaning.
-
-        With a checkpoint, a fit that is killed and called again as it was (from the same
-        weights, with the same settings and episodes) goes on from there, and ends with weights
-        that are equal, bit for bit, to those of a fit that was left alone.
 
         Args:
             episodes: All episodes to learn from, those of earlier calls included.
@@ -204,37 +198,34 @@ class WorldModel:
             log_dir: TensorBoard folder, or None.
             progress: Whether to show progress bars.
             on_log: Called with the gradient step and the losses, now and then.
-            checkpoint: File to keep the fit's state in while it runs, and to go on from where
-                it is there; None keeps none. It is removed when the fit is finished.
-            checkpoint_every: Gradient steps of the dynamics between two checkpoints; there is
-                one more before the first of them.
-            keep_checkpoint: Leave the last checkpoint to the caller, who removes it once the
-                model is saved.
-            devices: Processes over which each batch of the dynamics is spread, on CPU cores or
-                each on a GPU of its own; the result is that of one, but for rounding.
+            checkpoint: File that the state of this fit is written to. Where it is there already and
+                is this very fit's (settings, seed, gradient steps, episodes), the fit goes on from
+                it and ends with the weights that it would have had. It stays when the fit is over;
+                delete it once the model is saved.
+            checkpoint_every: Gradient steps of the dynamics between two writes.
+            devices: Processes that train the dynamics together, a GPU each or a part of the CPU;
+                the batch must be a multiple. A script that asks for more than 1 needs the usual
+                `if __name__ == "__main__":`.
 
         Raises:
-            ConfigError: If the batch size is not a multiple of `devices`, or there are fewer
-                GPUs.
+            ConfigError: If the batch cannot be shared out among the devices.
+            CheckpointError: If the checkpoint is damaged, or another fit's that is not finished.
             DatasetError: If there are no episodes, or they do not fit the model's spaces.
-            TrainingError: If a loss is not finite; the model then has the last good weights.
-            CheckpointError: If the checkpoint is damaged or belongs to another fit.
+            TrainingError: If a loss is not finite, or one of several processes fails.
         """
+        if tokenizer_steps is None:
+            tokenizer_steps = self.config.tokenizer_gradient_steps
+        if dynamics_steps is None:
+            dynamics_steps = self.config.training.gradient_steps
         return fit_world_model(
             self,
             episodes,
-            tokenizer_steps=self.config.tokenizer_gradient_steps
-            if tokenizer_steps is None
-            else tokenizer_steps,
-            dynamics_steps=self.config.training.gradient_steps
-            if dynamics_steps is None
-            else dynamics_steps,
+            gradient_steps=(tokenizer_steps, dynamics_steps),
             log_dir=log_dir,
             progress=progress,
             on_log=on_log,
             checkpoint=checkpoint,
             checkpoint_every=checkpoint_every,
-            keep_checkpoint=keep_checkpoint,
             devices=devices,
         )
 
@@ -332,6 +323,36 @@ class WorldModel:
             torch.stack([r.termination_probability for r in results], 1).cpu().numpy(),
             torch.stack([r.terminated for r in results], 1).cpu().numpy(),
         )
+
+    def surprise(
+        self, episodes: Sequence[Episode] | TokenDataset, *, num_samples: int = 4, seed: int = 0
+    ) -> Surprise:
+        """Say how little the model expected each transition of real episodes, in nats.
+
+        Every transition is scored given the C real frames before it. It costs `num_samples` + 1
+        network passes over the episodes, many transitions at a time.
+
+        Args:
+            episodes: N transitions in all, or what `dataset` made of them.
+            num_samples: Masks a frame for the bound on its tokens, which is a mean over masks;
+                more make it less noisy, and 2^K - 1 make it exact. With 0 the first pass stands
+                for the bound, which is true of dreams with one denoising step, and costs least.
+            seed: Of the masks.
+
+        Returns:
+            Arrays (N,), the episodes one after the other.
+
+        Raises:
+            DatasetError: If the model has not been trained, or there is no episode.
+            ConfigError: If `num_samples` is under 0.
+        """
+        if not self.is_fitted:
+            raise DatasetError("the world model has not been trained: call `fit` first")
+        require(num_samples >= 0, "num_samples", "be at least 0", num_samples)
+        dataset = episodes if isinstance(episodes, TokenDataset) else self.dataset(episodes)
+        generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "surprise"))
+        num_codes = int(self.tokenizer.token_nvec.max())
+        return score_episodes(self.dynamics, dataset, num_codes, num_samples, generator)
 
     def _first_frames(self, observations: Any) -> Context:
         tokens = self.encode(observations).unsqueeze(1)

@@ -11,7 +11,7 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.agents.small_agents import some_episodes, some_model
-from worldgen import make_env
+from worldgen import Tokenizer, make_env
 from worldgen.agents import SymbolicExtractor, TokenExtractor
 from worldgen.envs import ImaginedVecEnv
 from worldgen.envs.observation_view import ObservationView
@@ -161,5 +161,10 @@ def test_errors():
         TokenExtractor(spaces.Box(0, 1, (4,)), np.zeros((4, 2)))
     with pytest.raises(ConfigError, match="one row for each of 5 codes, got 4"):
         TokenExtractor(spaces.MultiDiscrete([2, 3]), np.zeros((4, 2)))
+    untrained = Tokenizer.for_space(spaces.Box(0, 1, (4,)), device="cpu")
+    with pytest.raises(ConfigError, match="has not been trained"):
+        TokenExtractor.policy_kwargs(untrained)
+    with pytest.raises(ConfigError, match="`model` must be a WorldModel, a Tokenizer or a path"):
+        TokenExtractor.policy_kwargs(3)
     with pytest.raises(ConfigError, match="`image_features` must be at least 1, got 0"):
         SymbolicExtractor(spaces.Box(0, 1, (4,)), image_features=0)

@@ -59,8 +59,19 @@ def categories() -> st.SearchStrategy[spaces.Space[Any]]:
     )
 
 
+def texts() -> st.SearchStrategy[spaces.Space[Any]]:
+    """Texts that fit into 16 tokens whatever they say."""
+    letters = st.sampled_from(["abc", "a door, 9", "äß€"])
+    longest = {"abc": 12, "a door, 9": 9, "äß€": 5}
+    return letters.flatmap(
+        lambda chars: st.integers(1, longest[chars]).map(
+            lambda length: spaces.Text(length, min_length=0, charset=chars)
+        )
+    )
+
+
 def nested() -> st.SearchStrategy[spaces.Space[Any]]:
-    leaves = st.one_of(grids(), vectors(), categories())
+    leaves = st.one_of(grids(), vectors(), categories(), texts())
     return st.recursive(
         leaves,
         lambda inner: st.one_of(
@@ -111,4 +122,9 @@ def test_any_space_is_encoded_decoded_saved_loaded_and_wrapped(
             for index in range(40)
         ]
         assert torch.equal(torch.cat(one_by_one), tokens)  # By memory, and by the encoder.
+        few = [tokenizer.decode_flat(tokens[index : index + 1]) for index in range(40)]
+        for path, values in decoded.items():
+            alone = np.concatenate([frame[path] for frame in few])
+            np.testing.assert_array_equal(alone, values)
+            assert alone.dtype == values.dtype or alone.dtype.kind == "U"
         check_env(TokenObservation(Noise(space), loaded, mode="tokens"))

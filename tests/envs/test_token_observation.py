@@ -145,3 +145,10 @@ def test_errors(grid, vector):
         TokenObservation(grid.make(), WorldModel.for_env(grid.id, device="cpu"))
     with pytest.raises(ConfigError, match="`model` must be a WorldModel, a Tokenizer or a path"):
         TokenObservation(grid.make(), 3)
+    rows = DummyVecEnv([grid.make])
+    with pytest.raises(ConfigError, match="got DummyVecEnv: put `VecTokenObservation` around"):
+        TokenObservation(rows, grid.model)
+    with pytest.raises(ConfigError, match=r"got str: make it by `worldgen.make_env"):
+        TokenObservation(grid.id, grid.model)
+    with pytest.raises(ConfigError, match="must be a Stable-Baselines3 VecEnv"):
+        VecTokenObservation(grid.make(), grid.model)

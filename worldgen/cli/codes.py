@@ -47,8 +47,9 @@ def run(arguments: Arguments) -> None:
     from worldgen.cli.saved import find_held_out, load_tokenizer
     from worldgen.data.episodes import Episodes
     from worldgen.evaluation.code_atlas import check_output, write_code_atlas
-    from worldgen.evaluation.code_plots import require_matplotlib
+    from worldgen.evaluation.plot_style import require_matplotlib
     from worldgen.inspection.code_usage import require_codes
+    from worldgen.spaces import in_short
 
     require_matplotlib()
     output = arguments.output or arguments.model / "codes"
@@ -59,8 +60,9 @@ def run(arguments: Arguments) -> None:
     episodes = _played(arguments, model) if folder is None else Episodes.load(folder)
     if episodes.observation_space != tokenizer.space:
         raise DatasetError(
-            f"the model was built for the observation space {tokenizer.space}, {folder} has "
-            f"{episodes.observation_space}: pass --episodes of the model's own environment"
+            f"the model was built for the observation space {in_short(tokenizer.space)}, "
+            f"{folder} has {in_short(episodes.observation_space)}: pass --episodes of the model's "
+            "own environment"
         )
     usage = write_code_atlas(
         tokenizer,
@@ -101,7 +103,8 @@ def _table(usage: CodeUsage) -> str:
     from worldgen.inspection.code_pictures import percent
 
     lines = [
-        f"{usage.num_frames:,} frames, {percent(usage.exact_frames)} of them come back exactly",
+        f"{usage.num_frames:,} frames, {percent(usage.exact_frames)} of them come back exactly"
+        f"{usage.tolerance}",
         f"{'leaf':16} {'codes':>7} {'in use':>7} {'perplexity':>11} {'exact patches':>14}",
     ]
     for path, leaf in usage.leaves.items():

@@ -46,7 +46,9 @@ class DreamLog:
         real_steps = agent.num_timesteps
         self._writer.add_image("dream/real_above_imagined", strip, real_steps, dataformats="HWC")
         share = float(np.mean(~dream.differs))
-        self._writer.add_scalar("dream/frames_without_visible_difference", share, real_steps)
+        self._writer.add_scalar(
+            "dream/training_episode_frames_without_visible_difference", share, real_steps
+        )
         self._writer.flush()
         vectors = torch.cat(model.tokenizer.codebook_vectors())
         if self._vectors is None or not torch.equal(vectors, self._vectors):

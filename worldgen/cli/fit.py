@@ -8,10 +8,9 @@ from pathlib import Path
 from worldgen.cli.arguments import CommonArguments, EpisodesFolder, Flag, refuse_existing
 from worldgen.data.episodes import Episodes
 from worldgen.errors import CheckpointError
-from worldgen.fit_checkpoint import remove_checkpoint
 from worldgen.world_model import WorldModel, WorldModelConfig
 
-__all__ = ["Arguments", "checkpoint_path", "run"]
+__all__ = ["Arguments", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +29,16 @@ class Arguments(CommonArguments):
     """Gradient steps of the dynamics; the model's setting by default."""
     log_dir: Path | None = None
     """Folder for TensorBoard."""
+    checkpoint_every: int = 500
+    """Gradient steps of the dynamics between two states on disk, from which --resume goes on."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     devices: int = 1
-    """Processes over which each batch of the dynamics is spread: on CPU cores, or a GPU each."""
+    """Processes that train the dynamics together, a GPU each or a part of the CPU."""
     overwrite: Flag = False
-    """Replace the folder, and forget an unfinished fit unless --resume is given too."""
+    """Replace the folder, and begin anew where a fit was broken off."""
     resume: Flag = False
-    """Go on with the unfinished fit of this output, if there is one."""
-    checkpoint_every: int = 100
-    """Gradient steps of the dynamics after which a killed fit can go on."""
+    """Go on with a fit that was broken off; its settings must be the same."""
     model: WorldModelConfig = WorldModelConfig()
     """Settings of a new model."""
 
@@ -47,14 +46,7 @@ class Arguments(CommonArguments):
 def run(arguments: Arguments) -> None:
     """Fit, save, and say how well it went."""
     refuse_existing(arguments.output, arguments.overwrite)
-    checkpoint = checkpoint_path(arguments.output)
-    if checkpoint.exists() and not arguments.resume:
-        if not arguments.overwrite:
-            raise CheckpointError(
-                f"{checkpoint} holds an unfinished fit: pass --resume to go on with it, "
-                "--overwrite to begin anew, or another --output"
-            )
-        remove_checkpoint(checkpoint)
+    checkpoint = _checkpoint(arguments)
     episodes = Episodes.load(arguments.episodes)
     model = _model(arguments, episodes)
     result = model.fit(
@@ -64,18 +56,27 @@ def run(arguments: Arguments) -> None:
         log_dir=arguments.log_dir,
         checkpoint=checkpoint,
         checkpoint_every=arguments.checkpoint_every,
-        keep_checkpoint=True,
         devices=arguments.devices,
     )
     model.save(arguments.output, overwrite=arguments.overwrite)
-    remove_checkpoint(checkpoint)
+    checkpoint.unlink()
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     print(f"{numbers}: {arguments.output}")
 
 
-def checkpoint_path(output: Path) -> Path:
-    """Give the file beside the model's folder that an unfinished fit is kept in."""
-    return output.with_name(f"{output.name}.fit.safetensors")
+def _checkpoint(arguments: Arguments) -> Path:
+    """Name the file of an unfinished fit beside the output, and say what is to become of it."""
+    path = arguments.output.with_name(f"{arguments.output.name}.fit")
+    if arguments.resume and not path.exists():
+        raise CheckpointError(f"there is no fit to go on with: {path} does not exist")
+    if path.exists() and not arguments.resume:
+        if not arguments.overwrite:
+            raise CheckpointError(
+                f"{path} holds a fit that was broken off: --resume goes on with it, --overwrite "
+                "begins anew"
+            )
+        path.unlink()
+    return path
 
 
 def _model(arguments: Arguments, episodes: Episodes) -> WorldModel:

@@ -123,10 +123,14 @@ class Judgement:
         """Draw shares over the horizon in TensorBoard."""
         writer = SummaryWriter(str(self._folder.tensorboard / "fidelity"))
         for entry in report.horizons:
-            if entry.exact is not None:
-                writer.add_scalar("fidelity/exact_by_horizon", entry.exact, entry.horizon)
-            writer.add_scalar("fidelity/rewards_by_horizon", entry.rewards, entry.horizon)
-            writer.add_scalar("fidelity/ends_by_horizon", entry.terminations, entry.horizon)
+            for name, share in (
+                ("exact", entry.exact),
+                ("determined_exact", entry.determined_exact),
+                ("rewards", entry.rewards),
+                ("ends", entry.terminations),
+            ):
+                if share is not None:
+                    writer.add_scalar(f"fidelity/{name}_by_horizon", share, entry.horizon)
         writer.close()
 
     def _film(self) -> tuple[dict[str, Any], str]:

@@ -135,6 +135,8 @@ def _fidelity_rows(fidelity: Mapping[str, Any]) -> list[tuple[str, str]]:
         label = f"dreams exactly right after {steps} step{'s' if steps > 1 else ''}"
         if entry["exact"] is not None:
             rows.append((label, percent(entry["exact"])))
+        if entry["determined_exact"] is not None:
+            rows.append(("  in what the past determines", percent(entry["determined_exact"])))
         agreement = entry["agreement"]
         for path, value in agreement["r2"].items():
             rows.append((f"R2 of {path} after {steps}", f"{value:.3f}"))

@@ -58,8 +58,6 @@ class Arguments(CommonArguments):
     """Go on with the run in the folder, if there is one; episodes and finished phases stay."""
     overwrite: Flag = False
     """Replace the run in the folder."""
-    checkpoint_every: int = 100
-    """Gradient steps of the dynamics after which a killed fit can go on."""
     device: str = "auto"
     """cpu, cuda, or auto: cuda where there is one."""
     dream: DreamConfig = DreamConfig()
@@ -96,8 +94,6 @@ class Arguments(CommonArguments):
 def run(arguments: Arguments) -> None:
     """Train, or go on training; measure; film; print the table and where everything is."""
     require(arguments.num_envs >= 1, "num_envs", "be at least 1", arguments.num_envs)
-    every = arguments.checkpoint_every
-    require(every >= 1, "checkpoint_every", "be at least 1", every)
     rule = f"be at least {arguments.num_envs}, one for each of num_envs"
     require(arguments.timesteps >= arguments.num_envs, "timesteps", rule, arguments.timesteps)
     refuse_model_steps(

@@ -22,7 +22,6 @@ from worldgen.cli.dream_log import DreamLog
 from worldgen.cli.summaries import describe_phase
 from worldgen.data.episodes import Episodes
 from worldgen.errors import CheckpointError
-from worldgen.fit_checkpoint import remove_checkpoint
 from worldgen.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -40,12 +39,9 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     them newer than the other; `model/` is written from it.
     """
     agent = _restored(folder, arguments) or _new(folder, arguments)
+    agent.fit_checkpoint = folder.fit_checkpoint
     if _TRAINED in folder.stages():
         return agent
-    if agent.phase != "fit":  # killed between a fit's end and the removal of its checkpoint
-        remove_checkpoint(folder.fit_checkpoint)
-    agent.fit_checkpoint = folder.fit_checkpoint
-    agent.fit_checkpoint_every = arguments.checkpoint_every
     left = arguments.timesteps - agent.num_timesteps
     agent.learn(
         max(left, 0),
@@ -137,7 +133,7 @@ class Checkpoints(PhaseCallback):
         """Save first, so that a kill from here on loses nothing."""
         _save(self._agent, self._folder)
         if phase == "fit":
-            remove_checkpoint(self._folder.fit_checkpoint)
+            self._folder.fit_checkpoint.unlink(missing_ok=True)
             self._agent.world_model.save(self._folder.model, overwrite=True)
             self._dream_log.write(self._agent)
         seconds = time.perf_counter() - self._began

@@ -8,9 +8,10 @@ Classes:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -111,6 +112,7 @@ class TokenDataset:
         lengths = np.array([len(episode) + 1 for episode in episodes])
         firsts = lengths.cumsum() - lengths
         self.first_frames = torch.from_numpy(firsts).to(device)
+        self.lengths = torch.from_numpy(lengths).to(device)
         self._first = torch.from_numpy(firsts.repeat(lengths)).to(device)
         self._last = torch.from_numpy((firsts + lengths - 1).repeat(lengths)).to(device)
         self.actions = codec.none(len(tokens), device=device)
@@ -134,17 +136,15 @@ class TokenDataset:
         self._episode = (frames == self._first).long().cumsum(0) - 1
         self._moments = (frames < self._last).nonzero().flatten()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and numbers, from which another process makes an equal dataset."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any], device: torch.device) -> Self:
-        """Make a dataset out of what `state_dict` gave."""
-        dataset = cls.__new__(cls)
-        for name, value in state.items():
-            setattr(dataset, name, value.to(device) if isinstance(value, Tensor) else value)
-        return dataset
+    def to(self, device: torch.device | str) -> Self:
+        """Give the same dataset on another device; itself where it is there already."""
+        if self.tokens.device == torch.device(device):
+            return self
+        moved = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(moved, name, value.to(device))
+        return moved
 
     @property
     def num_frames(self) -> int:
@@ -183,7 +183,7 @@ class TokenDataset:
             centre[num_events : num_events + num_hard] = self._hard_targets(num_hard, generator)
         first = centre - 1 - _randint(max(length - 1, 1), batch, generator)
         latest = max(self.num_frames - length, 0)
-        return self._windows(first.clamp(0, latest), length)
+        return self.windows_at(first.clamp(0, latest), length)
 
     def _hard_targets(self, count: int, generator: torch.Generator) -> Tensor:
         # Inverting the cumulative sum: torch.multinomial would not take so many entries.
@@ -192,13 +192,12 @@ class TokenDataset:
         place = torch.searchsorted(cumulative, uniform.double() * cumulative[-1], right=True)
         return self._targets[place.clamp(max=len(self._targets) - 1)]
 
-    def _windows(self, first: Tensor, length: int) -> Windows:
+    def windows_at(self, first: Tensor, length: int) -> Windows:
+        """Give the windows of `length` frames that begin at frames `first` (B,) of the N."""
         index = first.unsqueeze(1) + torch.arange(length, device=first.device)
-        beyond = index >= self.num_frames  # in a dataset that is shorter than a window
+        beyond = index >= self.num_frames  # the last frame again, as episodes of their own
         index = index.clamp(max=self.num_frames - 1)
-        episode = self._episode[index]
-        if self.num_frames < length:
-            episode = episode + beyond.cumsum(1)  # each its own, so that nothing follows it
+        episode = self._episode[index] + beyond.cumsum(1)
         return Windows(
             self.tokens[index],
             self.actions[index],
@@ -220,11 +219,7 @@ class TokenDataset:
         follows = windows.follows
         target = windows.index[:, 1:][follows]
         new = losses[follows].clamp(_LOWEST_PRIORITY, _HIGHEST_PRIORITY)
-        mixed = 0.5 * (self._priority[target] + new)
-        # Of a transition that is in several windows the highest counts: which write comes last
-        # is not determined on a GPU.
-        self._priority[target] = 0.0
-        self._priority.scatter_reduce_(0, target, mixed, "amax")
+        self._priority[target] = 0.5 * (self._priority[target] + new)
 
     @property
     def priority(self) -> Tensor:

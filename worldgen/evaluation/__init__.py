@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from worldgen.evaluation.calibration import CalibrationReport, calibrate
 from worldgen.evaluation.code_atlas import write_code_atlas
 from worldgen.evaluation.fidelity import evaluate
+from worldgen.evaluation.fidelity_folder import write_fidelity
 from worldgen.evaluation.film import Film, best_moment, dream_film, dream_strip
 from worldgen.evaluation.paired_dream import PairedDream, dream_along
 from worldgen.evaluation.report import (
@@ -11,17 +13,24 @@ from worldgen.evaluation.report import (
     EventFidelity,
     FidelityReport,
     HorizonFidelity,
+    TokenFidelity,
 )
+from worldgen.evaluation.sampler_comparison import SamplerComparison, compare_samplers
 from worldgen.evaluation.token_film import token_film, token_frame
 
 __all__ = [
     "Agreement",
+    "CalibrationReport",
     "EventFidelity",
     "FidelityReport",
     "Film",
     "HorizonFidelity",
     "PairedDream",
+    "SamplerComparison",
+    "TokenFidelity",
     "best_moment",
+    "calibrate",
+    "compare_samplers",
     "dream_along",
     "dream_film",
     "dream_strip",
@@ -29,4 +38,5 @@ __all__ = [
     "token_film",
     "token_frame",
     "write_code_atlas",
+    "write_fidelity",
 ]

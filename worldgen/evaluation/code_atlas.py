@@ -15,8 +15,9 @@ from worldgen.config import require
 from worldgen.data.episode import Episode
 from worldgen.errors import CheckpointError, DatasetError
 from worldgen.evaluation.code_page import code_page
-from worldgen.evaluation.code_plots import figure_png, require_matplotlib, usage_figure
+from worldgen.evaluation.code_plots import usage_figure
 from worldgen.evaluation.film import best_moment
+from worldgen.evaluation.plot_style import figure_png, require_matplotlib
 from worldgen.evaluation.token_film import token_film
 from worldgen.inspection.code_pictures import atlas_pages, code_cards
 from worldgen.inspection.code_usage import CodeUsage, LeafUsage, measure_codes, require_codes

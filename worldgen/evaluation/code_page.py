@@ -106,7 +106,8 @@ def _facts(facts: Mapping[str, str]) -> Iterator[str]:
 def _summary(usage: CodeUsage) -> Iterator[str]:
     yield (
         f"<p>{usage.num_frames:,} frames of {usage.num_tokens} tokens. "
-        f"<b>{percent(usage.exact_frames)}</b> of the frames come back exactly.</p>"
+        f"<b>{percent(usage.exact_frames)}</b> of the frames come back exactly"
+        f"{usage.tolerance}.</p>"
     )
     names = ("leaf", "tokens", "codes", "in use", "share in use", "perplexity", "exact patches")
     yield "<table><tr>" + "".join(f"<th>{name}</th>" for name in names) + "</tr>"

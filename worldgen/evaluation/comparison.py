@@ -1,24 +1,27 @@
 """Predicted observations against real ones, leaf by leaf.
 
 Classes:
-    Truth: the frames, actions, rewards and ends of episodes in one row.
     Comparison: gathers batches and gives an `Agreement`.
+
+Functions:
+    leaf_kinds: how each leaf is compared.
+    frame_right: which frames have every symbol right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 from gymnasium import spaces
 
-from worldgen.data.episode import Episode
 from worldgen.evaluation.report import Agreement
 from worldgen.render import LeafKind, leaf_kind
 from worldgen.spaces import leaves
+from worldgen.tokenizer.modality import ModalityName, modality_name
 
-__all__ = ["Comparison", "Truth", "frame_right", "leaf_kinds"]
+__all__ = ["Comparison", "frame_right", "leaf_kinds"]
 
 _EXACT: tuple[LeafKind, ...] = ("minigrid", "symbols", "words")
 _MINIGRID_OBJECTS = (
@@ -36,49 +39,26 @@ _MINIGRID_OBJECTS = (
 )
 
 
-class Truth:
-    """Episodes laid one after the other; entry n of each array belongs to the step *to* frame n.
-
-    Attributes:
-        observations: Path -> (N, ...).
-        actions: (N, ...); an episode's first frame repeats its first action.
-        rewards: (N,) float32, 0 at first frames.
-        terminated: (N,) bool.
-        episode: (N,) index of the episode.
-        frame: (N,) index within the episode.
-        last: (N,) index n of the episode's last frame.
-        known_end: (N,) bool, whether the episode ended by termination.
-    """
-
-    def __init__(self, episodes: Sequence[Episode]) -> None:
-        lengths = np.array([len(episode) + 1 for episode in episodes])
-        firsts = lengths.cumsum() - lengths
-        self.observations = {
-            path: np.concatenate([episode.observations[path] for episode in episodes])
-            for path in episodes[0].observations
-        }
-        self.actions = np.concatenate(
-            [np.concatenate([e.actions[:1], e.actions]) for e in episodes]
-        )
-        self.rewards = np.concatenate([np.append(np.float32(0), e.rewards) for e in episodes])
-        self.terminated = np.concatenate([np.append(False, e.terminated) for e in episodes])
-        self.episode = np.arange(len(episodes)).repeat(lengths)
-        self.frame = np.arange(lengths.sum()) - firsts.repeat(lengths)
-        self.last = (firsts + lengths - 1).repeat(lengths)
-        self.known_end = self.terminated[self.last]
-
-    def at(self, index: np.ndarray) -> dict[str, np.ndarray]:
-        """Give the flat observations of some frames."""
-        return {path: values[index] for path, values in self.observations.items()}
-
-
 def leaf_kinds(
     space: spaces.Space[Any], modalities: Mapping[str, str] | None = None
 ) -> dict[str, LeafKind]:
-    """Say for each path how it is drawn and compared."""
-    return {
-        path: leaf_kind(leaf, (modalities or {}).get(path)) for path, leaf in leaves(space).items()
-    }
+    """Say for each path how it is compared: what is symbols to the tokenizer, by symbols.
+
+    Args:
+        space: Of the observations.
+        modalities: Path -> modality, as the tokenizer was told.
+    """
+    declared = modalities or {}
+    return {path: _kind(path, leaf, declared.get(path)) for path, leaf in leaves(space).items()}
+
+
+def _kind(path: str, leaf: spaces.Space[Any], declared: str | None) -> LeafKind:
+    drawn = leaf_kind(leaf, declared)
+    name = cast("ModalityName | None", declared)
+    # Grids of truth values, or of many channels, are drawn as numbers and yet are symbols.
+    if drawn == "numbers" and modality_name(path, leaf, name) == "symbolic":
+        return "symbols"
+    return drawn
 
 
 def frame_right(
@@ -111,6 +91,11 @@ class Comparison:
         self._objects = np.zeros((len(_MINIGRID_OBJECTS), 2), np.int64)
         self._vectors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         self._squares: dict[str, np.ndarray] = {}
+
+    @property
+    def exact_is_defined(self) -> bool:
+        """Whether frames are symbols and categories alone, so that they can be exactly right."""
+        return all(kind in _EXACT for kind in self._kinds.values())
 
     def add(self, predicted: Mapping[str, np.ndarray], real: Mapping[str, np.ndarray]) -> None:
         """Add flat batches, path -> (B, ...)."""
@@ -149,18 +134,32 @@ class Comparison:
                 for name, (right, total) in zip(_MINIGRID_OBJECTS, self._objects, strict=True)
                 if total
             },
-            r2={path: value for path in self._vectors if (value := self._r2(path)) is not None},
+            **self._explained(),
             psnr={path: _psnr(*square) for path, square in self._squares.items()},
         )
 
-    def _r2(self, path: str) -> float | None:
+    def _explained(self) -> dict[str, Any]:
+        """Give R2 of each vector: its mean, its lowest, and each entry's."""
+        entries = {path: self._r2(path) for path in self._vectors}
+        found = {
+            path: [value for value in values if value is not None]
+            for path, values in entries.items()
+        }
+        known = {path: values for path, values in found.items() if values}
+        return {
+            "r2": {path: float(np.mean(values)) for path, values in known.items()},
+            "r2_worst": {path: min(values) for path, values in known.items()},
+            "r2_entries": {path: entries[path] for path in known},
+        }
+
+    def _r2(self, path: str) -> list[float | None]:
         predicted, real = (np.concatenate(part) for part in zip(*self._vectors[path], strict=True))
         variance = real.var(0)
-        varies = variance > 1e-12
-        if len(real) < 2 or not varies.any():
-            return None
         error = ((predicted - real) ** 2).mean(0)
-        return float((1 - error[varies] / variance[varies]).mean())
+        return [
+            float(1 - wrong / spread) if len(real) > 1 and spread > 1e-12 else None
+            for wrong, spread in zip(error, variance, strict=True)
+        ]
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

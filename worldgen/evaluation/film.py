@@ -23,9 +23,10 @@ from gymnasium import spaces
 from worldgen.checkpoint import write_atomically
 from worldgen.config import require
 from worldgen.data.episode import Episode
-from worldgen.evaluation.comparison import leaf_kinds
 from worldgen.evaluation.film_frames import draw_frames, draw_strip, write_gif
 from worldgen.evaluation.paired_dream import PairedDream, dream_along
+from worldgen.render import LeafKind, leaf_kind
+from worldgen.spaces import leaves
 
 if TYPE_CHECKING:
     from worldgen.diffusion.masked_diffusion import SamplerConfig
@@ -84,7 +85,7 @@ def dream_film(
     frames = draw_frames(
         dream,
         model.observation_space,
-        leaf_kinds(model.observation_space, model.tokenizer.config.modalities),
+        _drawn_kinds(model),
         _action_labels(model, dream.actions, action_names),
         size=size,
     )
@@ -95,8 +96,15 @@ def dream_film(
 
 def dream_strip(model: WorldModel, dream: PairedDream) -> np.ndarray:
     """Draw up to eight frames of a dream, real above imagined: (H, W, 3) uint8."""
-    kinds = leaf_kinds(model.observation_space, model.tokenizer.config.modalities)
-    return draw_strip(dream, model.observation_space, kinds)
+    return draw_strip(dream, model.observation_space, _drawn_kinds(model))
+
+
+def _drawn_kinds(model: WorldModel) -> dict[str, LeafKind]:
+    declared = model.tokenizer.config.modalities
+    return {
+        path: leaf_kind(leaf, declared.get(path))
+        for path, leaf in leaves(model.observation_space).items()
+    }
 
 
 def best_moment(episodes: Sequence[Episode], horizon: int) -> tuple[int, int]:

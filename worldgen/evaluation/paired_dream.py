@@ -18,7 +18,7 @@ import torch
 from worldgen.config import require
 from worldgen.data.episode import Episode
 from worldgen.evaluation.comparison import leaf_kinds
-from worldgen.evaluation.fidelity import reward_threshold, rewards_right
+from worldgen.evaluation.events import reward_threshold, rewards_right
 from worldgen.render import LeafKind
 from worldgen.spaces import flatten
 

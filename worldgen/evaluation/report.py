@@ -4,6 +4,7 @@ Classes:
     Agreement: how well predicted observations agree with the real ones.
     HorizonFidelity: the same for dreams of one length, with rewards and terminations.
     EventFidelity: recall and precision on rare transitions.
+    TokenFidelity: nats of the real next frames.
     FidelityReport: all of them.
 """
 
@@ -18,8 +19,16 @@ from typing import Any, Self
 
 from worldgen.checkpoint import write_json
 from worldgen.errors import CheckpointError
+from worldgen.evaluation.intervals import wilson_interval
 
-__all__ = ["Agreement", "EventFidelity", "FidelityReport", "HorizonFidelity", "percent"]
+__all__ = [
+    "Agreement",
+    "EventFidelity",
+    "FidelityReport",
+    "HorizonFidelity",
+    "TokenFidelity",
+    "percent",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +43,55 @@ class Agreement:
     """MiniGrid object -> share of its cells that are right in all three channels."""
     r2: dict[str, float] = field(default_factory=dict)
     """Path of a vector -> mean over its entries of the explained share of the variance."""
+    r2_worst: dict[str, float] = field(default_factory=dict)
+    """Path of a vector -> the lowest of its entries."""
+    r2_entries: dict[str, list[float | None]] = field(default_factory=dict)
+    """Path of a vector -> each entry, None for one that does not vary."""
     psnr: dict[str, float] = field(default_factory=dict)
     """Path of a picture -> peak signal-to-noise ratio in dB, over all pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HorizonFidelity:
-    """Open-loop dreams after `horizon` environment steps."""
+    """Open-loop dreams after `horizon` environment steps.
+
+    Shares are None where there is nothing to take a share of.
+    """
 
     horizon: int
+    num_dreams: int
+    """Dreams whose real future is known as far as this horizon, which the shares are over: the
+    real episode reached the horizon, or terminated before."""
+    num_reached: int
+    """Those whose real episode reached this horizon; `agreement` is over these."""
     exact: float | None
     """Share of dreams that were right so far: each symbol and category of each frame, the sign
     of each reward and each termination. None without symbols and categories."""
-    rewards: float
+    exact_interval: list[float] | None
+    """Its 95% interval, Wilson's, which takes the dreams to be independent of each other."""
+    determined_exact: float | None
+    """The same for what the frames before the dream determine. None but for MiniGrid's partial
+    view, see `worldgen.evaluation.view_tracker`."""
+    determined_interval: list[float] | None
+    """Its 95% interval."""
+    determined_share: float | None
+    """Share of the view's cells at this horizon that are determined."""
+    rewards: float | None
     """Share of dreams that had the sign of every reward right so far."""
-    terminations: float
+    terminations: float | None
     """Share of dreams that had every termination right so far."""
-    num_reached: int
-    """Dreams whose real episode reached this horizon; `agreement` is over these."""
+    num_ended: int
+    """Dreams whose real episode terminated within the horizon."""
+    end_timing: float | None
+    """Share of those whose first predicted end is at most one environment step off."""
+    false_ends: float | None
+    """Share of the other dreams that ended, and not just one environment step early."""
     agreement: Agreement
     """Observations at this horizon alone."""
+
+    def interval(self, share: float | None) -> tuple[float, float] | None:
+        """Give the 95% interval of any share of this horizon's dreams, None for none."""
+        return None if share is None else wilson_interval(share, self.num_dreams)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +107,34 @@ class EventFidelity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenFidelity:
+    """How likely the network finds what really came next, given the real past.
+
+    These are the network's own probabilities: no setting of the sampler has a part in them.
+    """
+
+    num_transitions: int
+    """Transitions that were scored."""
+    num_tokens: int
+    """K, tokens of a frame."""
+    first_pass: float
+    """Cross-entropy of the first denoising step, in nats a token."""
+    bound: float
+    """Bound on the nats a token where tokens are drawn one by one in a random order."""
+    reward: float
+    """Nats a transition of the reward's bins; 0 is certainty."""
+    termination: float
+    """Nats a transition of whether the episode terminates."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FidelityReport:
     """How good a world model is on held-out episodes. Holds no time and no path."""
 
     num_episodes: int
     num_transitions: int
     num_dreams: int
+    """Dreams in all; each horizon has its own number."""
     seed: int
     reward_threshold: float
     """A predicted reward counts as nonzero when its magnitude is above this."""
@@ -82,6 +142,7 @@ class FidelityReport:
     """The tokenizer alone: a dream's frames cannot be better than this."""
     rewarding: EventFidelity
     terminating: EventFidelity
+    tokens: TokenFidelity
     horizons: tuple[HorizonFidelity, ...]
 
     def at(self, horizon: int) -> HorizonFidelity:
@@ -97,7 +158,10 @@ class FidelityReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain JSON values."""
-        return {**dataclasses.asdict(self), "horizons": [_plain(entry) for entry in self.horizons]}
+        return {
+            **dataclasses.asdict(self),
+            "horizons": [dataclasses.asdict(entry) for entry in self.horizons],
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -116,6 +180,7 @@ class FidelityReport:
                 reconstruction=Agreement(**parts.pop("reconstruction")),
                 rewarding=EventFidelity(**parts.pop("rewarding")),
                 terminating=EventFidelity(**parts.pop("terminating")),
+                tokens=TokenFidelity(**parts.pop("tokens")),
                 horizons=horizons,
                 **parts,
             )
@@ -141,40 +206,61 @@ class FidelityReport:
 
     def __str__(self) -> str:
         """Lay the report out as a table."""
+        partial = any(entry.determined_exact is not None for entry in self.horizons)
+        header = ["horizon", "dreams", "exact", *(["determined"] if partial else []), "rewards"]
+        ends = any(entry.num_ended for entry in self.horizons)
+        header += ["ends", *(["timing"] if ends else [])]
         lines = [
             f"{self.num_dreams} dreams of {self.num_episodes} held-out episodes "
             f"({self.num_transitions} transitions)",
-            f"{'horizon':>14} {'exact':>7} {'rewards':>8} {'ends':>7}  observations",
-            _row("(tokenizer)", self.reconstruction.frames_exact, None, None, self.reconstruction),
+            _line([*header, "observations"]),
+            _line(
+                ["(tokenizer)", "", percent(self.reconstruction.frames_exact)]
+                + [""] * (len(header) - 3)
+                + [_observations(self.reconstruction)]
+            ),
         ]
-        lines += [
-            _row(str(e.horizon), e.exact, e.rewards, e.terminations, e.agreement)
-            for e in self.horizons
-        ]
+        lines += [_line(_cells(entry, partial, ends)) for entry in self.horizons]
         lines += [
             f"{name} transitions: recall {percent(event.recall)}, precision "
             f"{percent(event.precision)} ({event.num_events} real ones)"
             for name, event in (("rewarding", self.rewarding), ("terminating", self.terminating))
         ]
+        tokens = self.tokens
+        lines.append(
+            f"next frame's tokens: {tokens.first_pass:.4f} nats each in the first pass, "
+            f"{tokens.bound:.4f} one by one ({tokens.num_tokens} a frame)"
+        )
         return "\n".join(lines)
 
 
-def _plain(entry: HorizonFidelity) -> dict[str, Any]:
-    return dataclasses.asdict(entry)
+def _cells(entry: HorizonFidelity, partial: bool, ends: bool) -> list[str]:
+    return [
+        str(entry.horizon),
+        str(entry.num_dreams),
+        percent(entry.exact),
+        *([percent(entry.determined_exact)] if partial else []),
+        percent(entry.rewards),
+        percent(entry.terminations),
+        *([percent(entry.end_timing)] if ends else []),
+        _observations(entry.agreement),
+    ]
 
 
-def _row(
-    label: str,
-    exact: float | None,
-    rewards: float | None,
-    terminations: float | None,
-    agreement: Agreement,
-) -> str:
+def _line(cells: list[str]) -> str:
+    first, *numbers, last = cells
+    return f"{first:>11}" + "".join(f"{cell:>11}" for cell in numbers) + f"  {last}".rstrip()
+
+
+def _observations(agreement: Agreement) -> str:
     parts = [] if agreement.cells is None else [f"cells {percent(agreement.cells)}"]
-    parts += [f"{path} R2 {value:.3f}" for path, value in agreement.r2.items()]
+    parts += [
+        f"{path} R2 {value:.3f}"
+        + (f" (worst {worst:.3f})" if (worst := agreement.r2_worst[path]) != value else "")
+        for path, value in agreement.r2.items()
+    ]
     parts += [f"{path} {value:.1f} dB" for path, value in agreement.psnr.items()]
-    numbers = f"{percent(exact):>7} {percent(rewards):>8} {percent(terminations):>7}"
-    return f"{label:>14} {numbers}  {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def percent(value: float | None) -> str:

@@ -156,7 +156,7 @@ class TokenArtist:
         codec = self._tokenizer.codec(path)
         assert isinstance(codec, PatchAutoencoder)
         pair = [self._tokenizer.patches(path, side[path][None]) for side in (frame, real)]
-        lost: np.ndarray = (codec.patch_errors(*pair)[0] > 0).cpu().numpy()
+        lost: np.ndarray = codec.patches_lost(*pair)[0].cpu().numpy()
         return lost
 
     def _boxes(self, path: str, drawn: np.ndarray) -> list[_Box]:

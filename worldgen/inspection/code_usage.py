@@ -93,6 +93,8 @@ class LeafUsage:
     codebooks: list[CodebookUsage]
     exact_share: float
     """Share of patches (values, for categories; whole texts) that come back exactly."""
+    tolerance: str = ""
+    """What "exactly" means where it is not to be taken by its word."""
 
     @property
     def num_codes(self) -> int:
@@ -133,6 +135,12 @@ class CodeUsage:
     leaves: dict[str, LeafUsage]
     """Path -> leaf."""
 
+    @property
+    def tolerance(self) -> str:
+        """What "exactly" means, in brackets; empty where it is to be taken by its word."""
+        found = sorted({leaf.tolerance for leaf in self.leaves.values()} - {""})
+        return f" ({'; '.join(found)})" if found else ""
+
     def to_dict(self) -> dict[str, Any]:
         """Give the numbers as JSON values."""
         return {
@@ -161,8 +169,8 @@ def measure_codes(
 ) -> CodeUsage:
     """Encode and decode the frames of episodes, and count.
 
-    "Exactly" is as the modality has it: every symbol of a grid; pictures to a mean error below
-    one grey level; numbers to a fiftieth of their standard deviation.
+    "Exactly" is as the modality has it: every symbol of a grid; pictures to a mean error of up
+    to four grey levels; numbers to a fiftieth of their standard deviation.
 
     Args:
         tokenizer: Trained.
@@ -249,6 +257,8 @@ def _counter(tokenizer: Tokenizer, path: str) -> _Counter:
 class _Counter:
     """Counts the codes of one leaf, codebook by codebook."""
 
+    tolerance = ""
+
     def __init__(self, tokenizer: Tokenizer, path: str) -> None:
         self.path = path
         place = tokenizer.token_slices[path]
@@ -283,6 +293,7 @@ class _Counter:
             path=self.path,
             codebooks=[self.usage(index) for index in range(len(self.codebooks))],
             exact_share=self.right / max(self.whole, 1),
+            tolerance=self.tolerance,
         )
 
     def usage(self, index: int) -> CodebookUsage:
@@ -325,6 +336,10 @@ class _PatchCounter(_Counter):
     def __init__(self, tokenizer: Tokenizer, path: str, codec: PatchAutoencoder) -> None:
         super().__init__(tokenizer, path)
         self.tokenizer, self.codec = tokenizer, codec
+        if codec.modality.linear_skip:
+            self.tolerance = "numbers to a fiftieth of their standard deviation"
+        elif not codec.modality.cell_size:
+            self.tolerance = "pictures to four grey levels"
         self.seen = [SeenPatches() for _ in self.codebooks]
 
     def add(self, codes: np.ndarray, real: np.ndarray, decoded: np.ndarray) -> np.ndarray:
@@ -343,7 +358,7 @@ class _PatchCounter(_Counter):
 
     def exact(self, real: np.ndarray, decoded: np.ndarray) -> np.ndarray:
         pair = [self.tokenizer.patches(self.path, values) for values in (decoded, real)]
-        exact: np.ndarray = (self.codec.patch_errors(*pair) == 0).cpu().numpy()
+        exact: np.ndarray = (~self.codec.patches_lost(*pair)).cpu().numpy()
         return exact
 
     def _of(self, index: int) -> tuple[int, slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from worldgen.tokenizer.quantizer import QuantizerConfig
-from worldgen.tokenizer.tokenizer import Tokenizer, TokenizerConfig
+from worldgen.tokenizer.tokenizer import Tokenizer
+from worldgen.tokenizer.tokenizer_config import TokenizerConfig
 
 __all__ = ["QuantizerConfig", "Tokenizer", "TokenizerConfig"]

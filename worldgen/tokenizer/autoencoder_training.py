@@ -28,6 +28,8 @@ _BATCH = 1024
 _SAMPLE = 16_384
 _SLICE = 4_096
 _LEARNING_RATE = 2e-3
+_GRID_LEARNING_RATE = 4e-3
+"""Of "fsq", whose patches have to be moved to cells of their own by the gradient alone."""
 _SKIP_LEARNING_RATE = 2e-4
 """Autoencoders with a linear skip begin almost right and need only be smoothed."""
 _SPARE_SHARE = 1.0
@@ -93,6 +95,8 @@ def with_plausible_patches(
         Patches (M + S, G, P) and counts, which are 0 for the S unseen ones.
     """
     room = int(_SPARE_SHARE * (autoencoder.config.codebook_size - len(patches)))
+    if autoencoder.config.kind == "fsq":
+        room = 0  # A full grid is out of its reach, and unseen patches push seen ones aside.
     unseen = autoencoder.modality.plausible(patches, room, generator)
     return torch.cat([patches, unseen]), torch.cat([counts, counts.new_zeros(len(unseen))])
 
@@ -133,7 +137,9 @@ def train_autoencoder(
         some = min(_SAMPLE, 4 * len(patches))
         sample = patches if few else patches[_draw(weights, some, generator)]
         autoencoder.quantizer.initialize(autoencoder.latents(sample).detach(), generator)
-    rate = _SKIP_LEARNING_RATE if autoencoder.modality.linear_skip else _LEARNING_RATE
+    rate = _GRID_LEARNING_RATE if autoencoder.config.kind == "fsq" else _LEARNING_RATE
+    if autoencoder.modality.linear_skip:
+        rate = _SKIP_LEARNING_RATE
     optimizer = torch.optim.AdamW(
         autoencoder.parameters(), lr=rate, weight_decay=0.0, betas=(0.9, 0.95)
     )

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from worldgen.codes import Codebook
+from worldgen.errors import SpaceError
 from worldgen.spaces import category_sizes
 
 __all__ = ["CategoryCodec"]
@@ -25,7 +26,7 @@ class CategoryCodec(nn.Module):
         dim: E, entries of an embedding.
     """
 
-    encodes_few = True
+    encodes_few = decodes_few = True
     start: Tensor
     vectors: Tensor
 
@@ -35,6 +36,7 @@ class CategoryCodec(nn.Module):
         super().__init__()
         self._shape = space.shape or ()
         sizes, start = category_sizes(space)
+        self._sizes = np.asarray(sizes, np.int64)
         self.sizes = tuple(int(size) for size in sizes)
         self.num_tokens = len(self.sizes)
         self._start = start
@@ -59,13 +61,34 @@ class CategoryCodec(nn.Module):
 
     def encode(self, observations: Tensor) -> Tensor:
         """Values (B, ...) to codes (B, K) int64."""
-        return observations.reshape(len(observations), self.num_tokens).long() - self.start
+        codes = observations.reshape(len(observations), self.num_tokens).long() - self.start
+        self.check(codes.cpu().numpy())
+        return codes
 
     def encode_few(self, observations: np.ndarray) -> np.ndarray:
         """Values (B, ...) to codes (B, K) int64, without torch."""
-        values = observations.reshape(len(observations), -1).astype(np.int64)
+        values = observations.reshape(len(observations), self.num_tokens).astype(np.int64)
         codes: np.ndarray = values - self._start
+        self.check(codes)
         return codes
+
+    def check(self, codes: np.ndarray) -> None:
+        """Refuse codes (B, K) of values that the space does not have.
+
+        Raises:
+            SpaceError: If there are any.
+        """
+        if len(codes) and (codes.min() < 0 or (codes >= self._sizes).any()):
+            low, high = (codes + self._start).min(0), (codes + self._start).max(0)
+            raise SpaceError(
+                f"must be from {self._start.tolist()} to "
+                f"{(self._start + self._sizes - 1).tolist()}, got {low.tolist()} to {high.tolist()}"
+            )
+
+    def decode_few(self, codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Codes (B, K) to values (B, *shape), without torch."""
+        values: np.ndarray = (codes + self._start).reshape(len(codes), *shape)
+        return values
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, K) to values (B, ...)."""

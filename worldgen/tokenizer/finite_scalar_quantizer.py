@@ -26,8 +26,8 @@ class FiniteScalarQuantizer(nn.Module):
     """Round each latent entry to one of a few levels.
 
     The first entry is the fastest digit of the code's number. The latents are standardised
-    with the mean and the deviation that `initialize` saw, so that an encoder fresh from its
-    random start already reaches all levels.
+    with the mean and the deviation that `initialize` saw and lie around the middle of the
+    levels, so that an encoder fresh from its random start reaches all of them about evenly.
 
     Args:
         num_codebooks: G; all share the one grid, and have statistics of their own.
@@ -56,10 +56,14 @@ class FiniteScalarQuantizer(nn.Module):
     def _bound(self, latents: Tensor) -> Tensor:
         """Squash latents into the range of the levels (the paper's appendix A.1)."""
         standard = (latents - self.center) / self.scale
+        half_width, offset, shift = self._shape()
+        return (standard + shift).tanh() * half_width - offset
+
+    def _shape(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Give the half width of the levels, and what even numbers of them are moved by."""
         half_width = (self.levels - 1) * (1 + _EDGE) / 2
         offset = torch.where(self.levels % 2 == 0, 0.5, 0.0)
-        shift = (offset / half_width).atanh()
-        return (standard + shift).tanh() * half_width - offset
+        return half_width, offset, (offset / half_width).atanh()
 
     def encode(self, latents: Tensor) -> Tensor:
         """Round to the grid: (N, G, E) -> (N, G, 1) int64."""
@@ -88,10 +92,15 @@ class FiniteScalarQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialize(self, latents: Tensor, generator: torch.Generator) -> None:
-        """Take the mean and the deviation of the latents as statistics."""
-        self.center.copy_(latents.mean(0))
+        """Take the mean and the deviation of the latents as statistics.
+
+        The paper maps 0 to the level 0, from which an even number of levels is lopsided; here
+        the mean goes to the middle.
+        """
         deviation = latents.std(0, correction=0)
         self.scale.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+        _, _, shift = self._shape()
+        self.center.copy_(latents.mean(0) + shift * self.scale)
 
     def update(self, latents: Tensor, codes: Tensor) -> None:
         """Do nothing: the grid is fixed."""

@@ -35,6 +35,7 @@ class Image:
     linear_skip = False
     shared_scale = False
     features_describe = False
+    unseen_error = 4.0
     cell_size = 0
 
     def __init__(self, space: spaces.Box, max_tokens: int) -> None:
@@ -56,6 +57,9 @@ class Image:
         if self._channels_first:
             return self._shape[1], self._shape[2], self._shape[0]
         return self._shape[0], self._shape[1], self._shape[2]
+
+    def check(self, observations: Tensor) -> None:
+        """Take all pixels."""
 
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, ...) pictures into (B, K, P) uint8, edges repeated as padding."""

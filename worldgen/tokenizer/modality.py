@@ -6,6 +6,7 @@ Classes:
 
 Functions:
     modality_name: recognise a leaf space.
+    check_finite: refuse NaN and infinity.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from gymnasium import spaces
 from torch import Tensor
 
 from worldgen.errors import SpaceError
+from worldgen.spaces import in_short
 
-__all__ = ["SUPPORTED", "Modality", "ModalityName", "modality_name"]
+__all__ = ["SUPPORTED", "Modality", "ModalityName", "check_finite", "modality_name"]
 
 ModalityName = Literal["symbolic", "image", "vector", "waveform", "category", "text"]
 
 SUPPORTED = (
     "image (Box uint8 0..255 of at least 16x16), symbolic grid (integer Box of 2 or 3 "
     "dimensions with a maximum under 255), waveform (float Box of 1 dimension and at least 256 "
-    "entries), vector (Box), Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
+    "entries), vector (Box), Discrete, MultiDiscrete, MultiBinary, Text, and Dict and Tuple of "
+    "these"
 )
 _SMALLEST_IMAGE = 16
 _LARGEST_VECTOR = 4096
@@ -57,8 +60,13 @@ class Modality(Protocol):
     vector has to."""
     patch_shape: tuple[int, ...]
     """Shape of a patch, without channels: rows and columns of cells or pixels, or numbers."""
+    unseen_error: float
+    """Error of a patch, in the unit of `errors`, up to which it does not look wrong."""
     cell_size: int
     """Values of a cell, for patches that are made of cells of symbols; 0 for others."""
+
+    def check(self, observations: Tensor) -> None:
+        """Raise SpaceError if (B, ...) observations hold what the modality cannot tell apart."""
 
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, ...) observations into (B, K, P) patches of the observation's own values."""
@@ -100,15 +108,25 @@ picture: say which with `modalities={'image': 'symbolic'}` (or 'image', 'vector'
     """
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         if declared not in (None, "category"):
-            raise SpaceError(f"{path!r} {space} can only be 'category', got {declared!r}")
+            raise SpaceError(f"{path!r} {in_short(space)} can only be 'category', got {declared!r}")
         return "category"
     if isinstance(space, spaces.Text):
         if declared not in (None, "text"):
-            raise SpaceError(f"{path!r} {space} can only be 'text', got {declared!r}")
+            raise SpaceError(f"{path!r} {in_short(space)} can only be 'text', got {declared!r}")
         return "text"
     if not isinstance(space, spaces.Box):
-        raise SpaceError(f"{path!r} {space} is not supported; supported: {SUPPORTED}")
+        raise SpaceError(f"{path!r} {in_short(space)} is not supported; supported: {SUPPORTED}")
     return _check_declared(path, space, declared) if declared else _recognise_box(path, space)
+
+
+def check_finite(observations: Tensor) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        SpaceError: If there are any.
+    """
+    if not bool(observations.isfinite().all()):
+        raise SpaceError("must be finite, got NaN or infinity")
 
 
 def _recognise_box(path: str, space: spaces.Box) -> ModalityName:
@@ -117,23 +135,23 @@ def _recognise_box(path: str, space: spaces.Box) -> ModalityName:
     if integer and dimensions in (2, 3) and space.high.max() < 255:
         if space.low.min() < 0:
             raise SpaceError(
-                f"{path!r} {space} has negative integers, which are no symbols' indices: shift "
-                f"them to 0.. in a wrapper, or say `modalities={{{path!r}: 'vector'}}`"
+                f"{path!r} {in_short(space)} has negative integers, which are no symbols' indices: "
+                f"shift them to 0.. in a wrapper, or say `modalities={{{path!r}: 'vector'}}`"
             )
         return "symbolic"
     if space.dtype == np.uint8 and dimensions in (2, 3):
         if min(sorted(space.shape)[-2:]) >= _SMALLEST_IMAGE:
             return "image"
         raise SpaceError(
-            f"{path!r} {space} could be symbols or a small picture: say which with "
+            f"{path!r} {in_short(space)} could be symbols or a small picture: say which with "
             f"`modalities={{{path!r}: 'symbolic'}}` (or 'image', 'vector')"
         )
     if not integer and dimensions == 1 and space.shape[0] >= _SHORTEST_WAVEFORM:
         return "waveform"
     if int(np.prod(space.shape)) > _LARGEST_VECTOR:
         raise SpaceError(
-            f"{path!r} {space} is too large for a vector ({_LARGEST_VECTOR} entries) and is not "
-            f"uint8, as an image must be; supported: {SUPPORTED}"
+            f"{path!r} {in_short(space)} is too large for a vector ({_LARGEST_VECTOR} entries) and "
+            f"is not uint8, as an image must be; supported: {SUPPORTED}"
         )
     return "vector"
 
@@ -151,7 +169,9 @@ def _check_declared(path: str, space: spaces.Box, declared: ModalityName) -> Mod
         "category": False,
     }
     if declared not in fits or not fits[declared]:
-        raise SpaceError(f"{path!r} {space} cannot be {declared!r}; supported: {SUPPORTED}")
+        raise SpaceError(
+            f"{path!r} {in_short(space)} cannot be {declared!r}; supported: {SUPPORTED}"
+        )
     return declared
 
 

@@ -85,6 +85,7 @@ class PatchAutoencoder(nn.Module):
         self.register_buffer("table", torch.empty(0), persistent=False)
         self.register_buffer("_groups", torch.arange(groups), persistent=False)
         self._memory: PatchMemory | None = None
+        self._few_table: np.ndarray | None = None
 
     def _start_linear(self, groups: int, features: int, dim: int) -> None:
         """Add skip layers that embed the values and undo it, and mute the perceptrons."""
@@ -184,10 +185,11 @@ class PatchAutoencoder(nn.Module):
         return self.modality.errors(self.modality.values(self.outputs(vectors)), standard)
 
     @torch.no_grad()
-    def patch_errors(self, decoded: Tensor, patches: Tensor) -> Tensor:
-        """How wrong decoded patches are, (B, K, P) twice: (B, K), 0 for right."""
+    def patches_lost(self, decoded: Tensor, patches: Tensor) -> Tensor:
+        """Say which decoded patches are wrong for who looks at them: (B, K, P) twice -> (B, K)."""
         pair = [self._standard(self.grouped(part)) for part in (decoded, patches)]
-        return self.modality.errors(*pair).view(patches.shape[:2])
+        errors = self.modality.errors(*pair).view(patches.shape[:2])
+        return errors > self.modality.unseen_error
 
     @torch.no_grad()
     def decode_stages(self, codes: Tensor, group: int = 0) -> Tensor:
@@ -201,6 +203,7 @@ class PatchAutoencoder(nn.Module):
     @torch.no_grad()
     def encode(self, observations: Tensor) -> Tensor:
         """Encode (B, ...) observations to codes (B, K) int64."""
+        self.modality.check(observations)
         patches = self.grouped(self.modality.patchify(observations))
         codes = self.quantizer.encode(self.latents(patches))
         if self.modality.cell_size and self._has_table:
@@ -242,9 +245,24 @@ class PatchAutoencoder(nn.Module):
 
     def encode_few(self, frames: np.ndarray) -> np.ndarray:
         """Encode a few frames of symbols (B, ...) to codes (B, K) int64, by memory."""
+        return self._remembering(frames.shape[1:]).encode(frames).reshape(len(frames), -1)
+
+    @property
+    def decodes_few(self) -> bool:
+        """Whether `decode_few` is there: for patches of symbols that have one code each."""
+        return self.encodes_few and self._has_table
+
+    def decode_few(self, codes: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Decode the codes (B, K) of a few frames of symbols to (B, *shape), without torch."""
+        memory = self._remembering(shape)
+        if self._few_table is None:
+            self._few_table = self.table[0].cpu().numpy()
+        return memory.decode(codes, self._few_table)
+
+    def _remembering(self, shape: tuple[int, ...]) -> PatchMemory:
         if self._memory is None:
-            self._memory = PatchMemory(self.modality, frames.shape[1:], self._encode_stages)
-        return self._memory.encode(frames).reshape(len(frames), -1)
+            self._memory = PatchMemory(self.modality, shape, self._encode_stages)
+        return self._memory
 
     def _encode_stages(self, frames: Tensor) -> Tensor:
         codes = self.encode(frames.to(self.table.device))
@@ -275,6 +293,7 @@ class PatchAutoencoder(nn.Module):
         )
 
     def _projected(self, observations: Tensor) -> Tensor:
+        self.modality.check(observations)
         patches = self.grouped(self.modality.patchify(observations))
         return self.quantizer.project(self.latents(patches))
 
@@ -293,7 +312,7 @@ class PatchAutoencoder(nn.Module):
     @torch.no_grad()
     def build_table(self) -> None:
         """Decode each code once; to be called whenever weights or codebooks changed."""
-        self._memory = None
+        self._memory = self._few_table = None
         if not self._has_table:
             return
         outputs = self.outputs(self.quantizer.vectors()[0].transpose(0, 1))  # (V, G, outputs)

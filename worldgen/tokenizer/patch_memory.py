@@ -1,4 +1,4 @@
-"""Codes of the symbol patches that were met before.
+"""Codes of the symbol patches that were met before, and patches of codes.
 
 Classes:
     PatchMemory.
@@ -39,7 +39,9 @@ class PatchMemory:
         # Where each value of a patch is in the flat frame; 0, the padding, is put in front.
         numbered = torch.arange(1, size + 1).reshape(1, *shape)
         self._places = modality.patchify(numbered)[0].numpy()  # (patches, P)
-        self._encode = encode
+        # And back: where each value of a frame is among those of its patches.
+        self._values = self._places.ravel().argsort(kind="stable")[-size:]
+        self._shape, self._encode = shape, encode
         self._codes: dict[bytes, tuple[int, ...]] = {}
 
     def clear(self) -> None:
@@ -60,6 +62,12 @@ class PatchMemory:
             found = self._learn(frames, keys)
         by_patch = np.array(found, np.int64).reshape(len(frames), len(self._places), -1)
         return by_patch.transpose(0, 2, 1)
+
+    def decode(self, codes: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """Give the frames (B, ...) of codes (B, patches) by a table (V, P) of their patches."""
+        values = table[codes].reshape(len(codes), self._places.size)[:, self._values]
+        frames: np.ndarray = values.reshape(len(codes), *self._shape)
+        return frames
 
     def _learn(self, frames: np.ndarray, keys: list[bytes]) -> list[tuple[int, ...]]:
         if len(self._codes) > _MOST_PATCHES:

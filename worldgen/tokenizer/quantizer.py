@@ -47,9 +47,9 @@ class QuantizerConfig(Config):
     search_width: int = 1
     """Beginnings that "residual" keeps when it searches for codes; 1 takes the nearest code of
     each stage (the paper), as training always does."""
-    levels: tuple[int, ...] = (8, 8, 8)
-    """Values of each entry of a code of "fsq"; their product is V (the paper: 8, 6, 5 for
-    2**8 codes, 8, 5, 5, 5 for 2**10)."""
+    levels: tuple[int, ...] = (3, 3, 3, 3, 3, 3)
+    """Values of each entry of a code of "fsq"; their product is V. The paper has fewer and finer
+    entries (8, 6, 5 for 2**8 codes), on which few patches are kept apart (docs/decisions/0008)."""
     kl_weight: float = 1e-3
     """Weight of the divergence from the prior, of "gaussian" (the paper's beta is 1)."""
 

@@ -17,6 +17,7 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
+from worldgen.errors import SpaceError
 from worldgen.tokenizer.plausible_patches import plausible_patches
 
 __all__ = ["SymbolicGrid", "patch_shape"]
@@ -54,6 +55,7 @@ class SymbolicGrid:
     linear_skip = False
     shared_scale = False
     features_describe = True
+    unseen_error = 0.0
 
     def __init__(self, space: spaces.Box, shape: tuple[int, int]) -> None:
         self._shape = space.shape
@@ -68,6 +70,16 @@ class SymbolicGrid:
         self._offsets = self._sizes.cumsum(0) - self._sizes
         self._widest = int(categories.max())
         self.num_features = self.num_outputs = int(self._sizes.sum())
+
+    def check(self, observations: Tensor) -> None:
+        """Refuse values that are no category of their channel."""
+        if not len(observations):
+            return
+        cells = observations.reshape(-1, self.cell_size)
+        low, high = int(cells.min()), cells.amax(0).tolist()
+        most = (self._sizes[: self.cell_size] - 1).tolist()
+        if low < 0 or any(value > limit for value, limit in zip(high, most, strict=True)):
+            raise SpaceError(f"must be in 0..{most} by channel, got {low}..{high}")
 
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, H, W[, channels]) into (B, K, P) int64."""

@@ -1,15 +1,14 @@
 """The tokenizer: any supported observation to K tokens, and back.
 
 Classes:
-    TokenizerConfig, Tokenizer.
+    Tokenizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,11 +19,11 @@ from torch.nn import functional
 from worldgen import spaces as space_tools
 from worldgen.checkpoint import load_folder, save_folder
 from worldgen.codes import Codebook
-from worldgen.config import Config, require
+from worldgen.config import require
 from worldgen.data.environment import EnvironmentSpec, EnvLike, make_env
 from worldgen.data.episode import Episode
 from worldgen.device import resolve_device
-from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
+from worldgen.errors import ConfigError, DatasetError, SpaceError
 from worldgen.seeding import seeded_initialization
 from worldgen.tokenizer.autoencoder_training import (
     distinct_patches,
@@ -32,72 +31,17 @@ from worldgen.tokenizer.autoencoder_training import (
     with_plausible_patches,
 )
 from worldgen.tokenizer.category import CategoryCodec
-from worldgen.tokenizer.image import Image
-from worldgen.tokenizer.modality import Modality, ModalityName, modality_name
+from worldgen.tokenizer.codec import Codec, build_codec, module_name
+from worldgen.tokenizer.input_checks import check_batch, check_pixels, check_tokens
 from worldgen.tokenizer.patch_autoencoder import PatchAutoencoder
-from worldgen.tokenizer.quantizer import QuantizerConfig
-from worldgen.tokenizer.symbolic_grid import SymbolicGrid, patch_shape
 from worldgen.tokenizer.text import TextCodec
-from worldgen.tokenizer.vector import Vector
-from worldgen.tokenizer.waveform import Waveform
+from worldgen.tokenizer.tokenizer_config import TokenizerConfig
 
-__all__ = ["Tokenizer", "TokenizerConfig"]
+__all__ = ["Tokenizer"]
 
-Codec: TypeAlias = PatchAutoencoder | CategoryCodec | TextCodec
 _CHUNK = 1024
 _FEW = 32
 """Most frames that are encoded by memory."""
-_LARGEST_SYMBOL = 15
-_WAVEFORM_SEARCH = 4
-"""Least `search_width` of a waveform's quantizer, worth about half a decibel."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerConfig(Config):
-    """Sizes of the tokenizer."""
-
-    quantizer: QuantizerConfig = QuantizerConfig()
-    """Which quantizer, codebook size V, code dimension E, rates."""
-    hidden: int = 256
-    """Width of the hidden layer of encoders and decoders."""
-    patch_shape: tuple[int, int] | None = None
-    """Rows and columns of a symbolic grid's patch; None for strips along the second axis, of
-    up to 4 cells, or up to 8 where the grid would have more than `max_grid_tokens` of them."""
-    max_grid_tokens: int = 14
-    """Most patches of up to 4 cells that a symbolic grid is cut into."""
-    max_image_tokens: int = 16
-    """Most tokens that a picture is cut into."""
-    max_text_tokens: int = 16
-    """Tokens of a text; one that needs more is refused."""
-    max_vector_tokens: int = 8
-    """Most tokens that a vector is cut into."""
-    max_waveform_tokens: int = 64
-    """Most tokens that a waveform is cut into."""
-    waveform_residuals: int = 4
-    """R of a waveform's quantizer, which is "residual" also where the others are not."""
-    modalities: Mapping[str, ModalityName] = field(default_factory=dict)
-    """Path -> "symbolic", "image", "vector" or "waveform", for leaves that are not recognised."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        shape = self.patch_shape
-        legal = shape is None or (len(shape) == 2 and min(shape) >= 1)
-        require(legal, "patch_shape", "be two numbers of at least 1, or None", shape)
-        require(
-            self.max_waveform_tokens >= self.waveform_residuals,
-            "max_waveform_tokens",
-            f"be at least `waveform_residuals`, {self.waveform_residuals}",
-            self.max_waveform_tokens,
-        )
-        names = (
-            "hidden",
-            "max_grid_tokens",
-            "max_image_tokens",
-            "max_text_tokens",
-            "max_vector_tokens",
-        )
-        for name in (*names, "waveform_residuals"):
-            require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
 
 
 class Tokenizer(nn.Module):
@@ -120,6 +64,8 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.space, self.config = space, config
         self._leaves = space_tools.leaves(space)
+        if not self._leaves:
+            raise SpaceError(f"`space` must have at least one part, got {space}")
         unknown = sorted(set(config.modalities) - set(self._leaves))
         if unknown:
             raise ConfigError(
@@ -127,10 +73,10 @@ class Tokenizer(nn.Module):
             )
         # A plain dictionary beside the modules, since looking one of those up is slow.
         self._by_path = {
-            path: _build_codec(path, leaf, config) for path, leaf in self._leaves.items()
+            path: build_codec(path, leaf, config) for path, leaf in self._leaves.items()
         }
         self.codecs = nn.ModuleDict(
-            {_module_name(path): codec for path, codec in self._by_path.items()}
+            {module_name(path): codec for path, codec in self._by_path.items()}
         )
         codecs = [item for item in self._by_path.values() if isinstance(item, PatchAutoencoder)]
         sizes = [codec.config.vector_size for codec in codecs]
@@ -253,6 +199,7 @@ class Tokenizer(nn.Module):
         chunks = self._observation_chunks(observations)
         if not chunks:
             raise DatasetError("`observations` must hold at least one frame, got none")
+        require(gradient_steps >= 0, "gradient_steps", "be at least 0", gradient_steps)
         generator = torch.Generator().manual_seed(seed)
         errors = {}
         for path in self._leaves:
@@ -278,7 +225,7 @@ class Tokenizer(nn.Module):
         generator: torch.Generator,
         on_gradient_step: Callable[[float], None],
     ) -> float:
-        _check_pixels(path, codec.modality, chunks)
+        check_pixels(path, codec.modality, chunks)
         grouped = (
             codec.grouped(codec.modality.patchify(self._tensor(chunk[path]))) for chunk in chunks
         )
@@ -302,40 +249,68 @@ class Tokenizer(nn.Module):
 
         Raises:
             ShapeError: If an array does not have the space's shape behind the batch.
+            SpaceError: If its values are not in the space: other categories, or NaN.
         """
         return self.encode_flat(space_tools.flatten(self.space, observations))
 
     def encode_flat(self, observations: Mapping[str, np.ndarray]) -> Tensor:
         """Encode a flat batch, path -> (B, ...), to tokens (B, K) int64."""
-        self._check(observations)
-        batch = len(next(iter(observations.values())))
+        batch = self._check(observations)
         tokens = torch.empty(batch, self.num_tokens, dtype=torch.int64, device=self.device)
-        for path, place in self.token_slices.items():
-            codec = self._codec(path)
-            if batch <= _FEW and codec.encodes_few:
-                few = codec.encode_few(_known_to_torch(np.asarray(observations[path])))
-                tokens[:, place] = torch.from_numpy(few)
-                continue
-            for first in range(0, batch, _CHUNK):
-                part = self._tensor(observations[path][first : first + _CHUNK])
-                tokens[first : first + _CHUNK, place] = codec.encode(part)
+        for path, place in self.token_slices.items() if batch else ():
+            try:
+                self._encode_leaf(path, observations[path], tokens[:, place])
+            except SpaceError as error:
+                raise _named(error, path) from error
         return tokens
 
-    def decode(self, tokens: Tensor) -> Any:
-        """Decode tokens (B, K) to a nested batch of observations in the space's dtypes."""
-        return space_tools.unflatten(self.space, self.decode_flat(tokens))
+    def _encode_leaf(self, path: str, values: np.ndarray, tokens: Tensor) -> None:
+        """Write the tokens of a leaf's batch (B, ...) to (B, the leaf's tokens)."""
+        codec = self._codec(path)
+        if len(values) <= _FEW and codec.encodes_few:
+            few = codec.encode_few(_known_to_torch(np.asarray(values)))
+            tokens.copy_(torch.from_numpy(few))
+            return
+        for first in range(0, len(values), _CHUNK):
+            part = self._tensor(values[first : first + _CHUNK])
+            tokens[first : first + _CHUNK] = codec.encode(part)
+
+    def decode(self, tokens: Tensor | np.ndarray) -> Any:
+        """Decode tokens (B, K) to a nested batch of observations in the space's dtypes.
+
+        Raises:
+            ShapeError: If the tokens have another shape or are out of range.
+        """
+        self._check_fitted()
+        checked = check_tokens(tokens, self.token_nvec)
+        return space_tools.unflatten(self.space, self.decode_flat(checked))
 
     def decode_flat(self, tokens: Tensor) -> dict[str, np.ndarray]:
-        """Decode tokens (B, K) to a flat batch, path -> (B, ...)."""
+        """Decode tokens (B, K) to a flat batch, path -> (B, ...), without a look at their range."""
         self._check_fitted()
+        few = tokens.cpu().numpy() if len(tokens) <= _FEW else None
         tokens = tokens.to(self.device)
-        return {
-            path: _as_leaf(self._codec(path).decode(tokens[:, place]), self._leaves[path])
-            for path, place in self.token_slices.items()
-        }
+        decoded = {}
+        for path, place in self.token_slices.items():
+            codec, leaf = self._codec(path), self._leaves[path]
+            if few is not None and not isinstance(codec, TextCodec) and codec.decodes_few:
+                values = codec.decode_few(few[:, place], leaf.shape or ())
+                decoded[path] = values.astype(leaf.dtype, copy=False)
+            else:
+                decoded[path] = _as_leaf(codec.decode(tokens[:, place]), leaf)
+        return decoded
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Look up the code vectors of tokens: (B, K) -> (B, K, E) float32."""
+    def embed(self, tokens: Tensor | np.ndarray) -> Tensor:
+        """Look up the code vectors of tokens: (B, K) -> (B, K, E) float32.
+
+        Raises:
+            ShapeError: If the tokens have another shape or are out of range.
+        """
+        self._check_fitted()
+        return self.embed_known(check_tokens(tokens, self.token_nvec).to(self.device))
+
+    def embed_known(self, tokens: Tensor) -> Tensor:
+        """Do as `embed`, without a look at the tokens."""
         if self._code_vectors is None:
             self._code_vectors = torch.cat(self.codebook_vectors())
             first = np.cumsum([0] + [codebook.size for codebook in self.codebooks])
@@ -364,7 +339,7 @@ class Tokenizer(nn.Module):
             ShapeError: If an array does not have the space's shape behind the batch.
         """
         if self.is_discrete:
-            return self.embed(self.encode(observations))
+            return self.embed_known(self.encode(observations))
         parts = self._each_codec(observations, lambda codec, part: codec.embed_observations(part))
         return torch.cat([self._widened(part) for part in parts.values()], dim=1)
 
@@ -443,7 +418,20 @@ class Tokenizer(nn.Module):
             flat = [space_tools.flatten(self.space, observations)]
         for part in flat:
             self._check(part, fitted=False)
+            self._check_values(part)
         return list(_chunks(flat, list(self._leaves)))
+
+    def _check_values(self, observations: Mapping[str, np.ndarray]) -> None:
+        """Refuse values that the leaves' codecs cannot tell apart."""
+        for path in self._leaves:
+            codec, values = self._codec(path), np.asarray(observations[path])
+            try:
+                if isinstance(codec, PatchAutoencoder):
+                    codec.modality.check(self._tensor(values))
+                elif isinstance(codec, CategoryCodec) and len(values):
+                    codec.encode_few(values)
+            except SpaceError as error:
+                raise _named(error, path) from error
 
     def _tensor(self, array: np.ndarray) -> Any:
         """Bring an array to the device; text stays as it is."""
@@ -451,24 +439,19 @@ class Tokenizer(nn.Module):
             return array
         return torch.from_numpy(np.ascontiguousarray(_known_to_torch(array))).to(self.device)
 
-    def _check(self, observations: Mapping[str, np.ndarray], *, fitted: bool = True) -> None:
+    def _check(self, observations: Mapping[str, np.ndarray], *, fitted: bool = True) -> int:
         if fitted:
             self._check_fitted()
-        for path, leaf in self._leaves.items():
-            shape = leaf.shape or ()
-            actual = np.shape(observations[path]) if path in observations else None
-            if not actual or actual[1:] != shape:
-                found = "nothing" if actual is None else f"{actual}"
-                if actual == shape:
-                    found = f"one of shape {shape}: add a batch dimension, `observation[None]`"
-                raise ShapeError(
-                    f"`observations` must hold {path!r} as a batch of shape "
-                    f"({', '.join(['B', *map(str, shape)])}), got {found}"
-                )
+        return check_batch(self._leaves, observations)
 
     def _check_fitted(self) -> None:
         if not self.is_fitted:
             raise DatasetError("the tokenizer has not been trained: call `fit` first")
+
+
+def _named(error: SpaceError, path: str) -> SpaceError:
+    """Say which leaf an error is about."""
+    return SpaceError(f"`observations` of {path!r} {error}")
 
 
 def _known_to_torch(array: np.ndarray) -> np.ndarray:
@@ -478,46 +461,6 @@ def _known_to_torch(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint16 or array.dtype == np.uint32:
         return array.astype(np.int64)
     return array
-
-
-def _build_codec(path: str, leaf: spaces.Space[Any], config: TokenizerConfig) -> Codec:
-    name = modality_name(path, leaf, config.modalities.get(path))
-    if isinstance(leaf, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
-        return CategoryCodec(leaf, config.quantizer.vector_size)
-    if isinstance(leaf, spaces.Text):
-        return TextCodec(path, leaf, config.quantizer.vector_size, config.max_text_tokens)
-    assert isinstance(leaf, spaces.Box)
-    modality: Modality
-    if name == "symbolic":
-        height, width = leaf.shape[:2]
-        shape = config.patch_shape or patch_shape(height, width, config.max_grid_tokens)
-        modality = SymbolicGrid(leaf, shape)
-    elif name == "image":
-        modality = Image(leaf, config.max_image_tokens)
-    elif name == "waveform":
-        return _build_waveform_codec(leaf, config)
-    else:
-        modality = Vector(leaf, config.max_vector_tokens)
-    return PatchAutoencoder(modality, config.hidden, config.quantizer)
-
-
-def _build_waveform_codec(leaf: spaces.Box, config: TokenizerConfig) -> PatchAutoencoder:
-    """Build the codec of a sound, whose quantizer has R stages of a dimension for each value."""
-    modality = Waveform(leaf, config.max_waveform_tokens // config.waveform_residuals)
-    kind = config.quantizer.kind
-    quantizer = replace(
-        config.quantizer,
-        kind="gaussian" if kind == "gaussian" else "residual",
-        dim=modality.num_features,
-        num_residuals=config.waveform_residuals,
-        search_width=max(config.quantizer.search_width, _WAVEFORM_SEARCH),
-    )
-    return PatchAutoencoder(modality, config.hidden, quantizer)
-
-
-def _module_name(path: str) -> str:
-    """Make a path a valid module name; "/" and "." cannot be in one."""
-    return "leaf_" + path.replace("_", "__").replace("/", "_s").replace(".", "_d")
 
 
 def _chunks(
@@ -537,18 +480,6 @@ def _chunks(
                 waiting, frames = [], 0
     if waiting:
         yield {path: np.concatenate([p[path] for p in waiting]) for path in paths}
-
-
-def _check_pixels(path: str, modality: Modality, chunks: list[dict[str, np.ndarray]]) -> None:
-    """Refuse "pictures" whose values are all tiny: those are symbols."""
-    if isinstance(modality, Image):
-        largest = max(int(chunk[path].max()) for chunk in chunks)
-        if 0 < largest <= _LARGEST_SYMBOL:
-            raise SpaceError(
-                f"{path!r} is declared as pixels in 0..255, but its largest value is {largest}: "
-                f"these look like symbols; say `modalities={{{path!r}: 'symbolic'}}` or give the "
-                "space its true bounds"
-            )
 
 
 def _as_leaf(values: Tensor | np.ndarray, leaf: spaces.Space[Any]) -> np.ndarray:

@@ -14,6 +14,8 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
+from worldgen.tokenizer.modality import check_finite
+
 __all__ = ["Vector"]
 
 _RIGHT = 0.02
@@ -36,6 +38,7 @@ class Vector:
     linear_skip = True
     shared_scale = False
     features_describe = True
+    unseen_error = 0.0
     cell_size = 0
 
     def __init__(self, space: spaces.Box, max_tokens: int) -> None:
@@ -50,6 +53,10 @@ class Vector:
         self.num_features = self.num_outputs = group
         self.patch_shape: tuple[int, ...] = (group,)
 
+    def check(self, observations: Tensor) -> None:
+        """Refuse NaN and infinity."""
+        check_finite(observations)
+
     def patchify(self, observations: Tensor) -> Tensor:
         """Cut (B, ...) vectors into (B, K, P) float32."""
         flat = observations.reshape(len(observations), self._size).float()
@@ -60,7 +67,8 @@ class Vector:
 
     def unpatchify(self, patches: Tensor) -> Tensor:
         """Undo `patchify`."""
-        return patches.reshape(len(patches), -1)[:, : self._size].reshape(-1, *self._shape)
+        flat = patches.flatten(1)[:, : self._size]
+        return flat.reshape(len(patches), *self._shape)
 
     def features(self, patches: Tensor) -> Tensor:
         """Give the values as they are."""

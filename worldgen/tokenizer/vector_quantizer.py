@@ -17,7 +17,8 @@ from worldgen.errors import ShapeError
 __all__ = ["VectorQuantizer"]
 
 _KMEANS_ITERATIONS = 5
-_SLICE = 512
+_SLICE, _WIDE_SLICE = 512, 4096
+"""Latents whose distances stay in the cache of a core, and those that are worth sharing out."""
 _SEEDING_POINTS = 4
 """Points that the seeding looks at, in units of V."""
 
@@ -59,9 +60,9 @@ class VectorQuantizer(nn.Module):
         # |z - e|^2 without the |z|^2 that no code changes.
         half_norms = self.codebook.square().sum(-1).mul(0.5)
         if len(self.codebook) == 1:
-            # In slices whose distances stay in the processor's cache.
             norms, vectors = half_norms[0], self.codebook[0].T
-            slices = torch.split(latents[:, 0], _SLICE)
+            length = _SLICE if torch.get_num_threads() == 1 else _WIDE_SLICE
+            slices = torch.split(latents[:, 0], length)
             nearest = [_smallest(torch.addmm(norms, part, vectors, alpha=-1)) for part in slices]
             return torch.cat(nearest).unsqueeze(-1)
         grouped = latents.transpose(0, 1)  # (G, N, E)

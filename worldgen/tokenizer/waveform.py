@@ -18,6 +18,8 @@ from gymnasium import spaces
 from torch import Tensor
 from torch.nn import functional
 
+from worldgen.tokenizer.modality import check_finite
+
 __all__ = ["Waveform"]
 
 _SHORTEST_HOP = 16
@@ -47,6 +49,7 @@ class Waveform:
     linear_skip = True
     shared_scale = True
     features_describe = False
+    unseen_error = 0.0
     cell_size = 0
 
     def __init__(self, space: spaces.Box, max_patches: int) -> None:
@@ -59,6 +62,10 @@ class Waveform:
         self.patch_shape: tuple[int, ...] = (self.hop,)
         self._cosines = _cosines(self.hop)
         self._windows = _windows(self.num_patches, self.hop)
+
+    def check(self, observations: Tensor) -> None:
+        """Refuse NaN and infinity."""
+        check_finite(observations)
 
     def patchify(self, observations: Tensor) -> Tensor:
         """Transform samples (B, S) to frames of coefficients (B, F, N) float32."""

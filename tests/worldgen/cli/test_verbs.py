@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
 from PIL import Image
 
 from worldgen.data.episodes import Episodes
@@ -55,79 +54,26 @@ def test_fit_takes_its_settings_and_goes_on_from_a_model(command, episodes, mode
     assert WorldModel.load(output).config == loaded.config
 
 
-def test_a_fit_that_was_broken_off_goes_on(command, episodes, small_model, tmp_path, monkeypatch):
-    outputs = tmp_path / "whole", tmp_path / "broken"
-    checkpoint = tmp_path / "broken.fit.safetensors"
-    steps = ("--tokenizer-steps", 5, "--dynamics-steps", 7, "--checkpoint-every", 2)
-
-    def fit(output, *more):
-        return command("fit", episodes, "--output", output, *steps, *small_model, *more)
-
-    assert fit(outputs[0], "--resume").code == 0, "where there is nothing, it begins"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]
-    original = DynamicsTrainer.step
-
-    def interrupted(trainer):
-        if trainer.gradient_step == 5:
-            raise KeyboardInterrupt
-        return original(trainer)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DynamicsTrainer, "step", interrupted)
-        ended = fit(outputs[1])
-    assert (ended.code, "--resume goes on" in ended.err) == (1, True)
-    before = checkpoint.read_bytes()
-    ended = fit(outputs[1])
-    assert ended.code == 1
-    assert "unfinished fit: pass --resume to go on with it, --overwrite to begin" in ended.err
-    ended = fit(outputs[1], "--resume", "--seed", 1)
-    assert ended.code == 1
-    assert "belongs to another fit: " in ended.err
-    assert checkpoint.read_bytes() == before
-    assert not outputs[1].exists()
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WorldModel, "save", lambda *_, **__: 1 / 0)  # killed before it is saved
-        assert fit(outputs[1], "--resume").code == 1
-    assert checkpoint.exists()
-    assert fit(outputs[1], "--resume").code == 0
-    assert not checkpoint.exists()
-    first, second = (WorldModel.load(output).state_dict() for output in outputs)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-    checkpoint.write_bytes(before)
-    assert fit(outputs[1], "--overwrite", "--seed", 1).code == 0, "begun anew"
-    assert not checkpoint.exists()
-
-
-def test_a_fit_over_too_many_processes_is_refused(command, episodes, small_model, tmp_path):
-    ended = command("fit", episodes, "--output", tmp_path / "m", "--devices", 3, *small_model)
-    assert ended.code == 2
-    assert "`devices` must divide the batch size, 4, got 3" in ended.err
-
-
-@pytest.mark.slow
-def test_a_fit_over_two_processes(command, episodes, small_model, tmp_path):
-    steps = ("--tokenizer-steps", 5, "--dynamics-steps", 7, "--devices", 2)
-    ended = command("fit", episodes, "--output", tmp_path / "m", *steps, *small_model)
-    assert ended.code == 0, ended.err
-    assert "dynamics: 7 of 7 gradient steps (100%)" in ended.err
-    assert WorldModel.load(tmp_path / "m").is_fitted
-    assert [path.name for path in tmp_path.iterdir()] == ["m"]
-
-
-def test_evaluate_prints_a_table_and_writes_a_report(command, episodes, model, tmp_path):
-    path = tmp_path / "report.json"
+def test_evaluate_prints_a_table_and_writes_a_folder(command, episodes, model, tmp_path):
+    path = tmp_path / "fidelity"
     arguments = ("evaluate", model, episodes, "--dreams", 16, "--horizons", 1, 4, "--output", path)
-    ended = command(*arguments, "--denoising-steps", 2)
+    ended = command(*arguments, "--denoising-steps", 2, "--samplers", 1, 2)
     assert ended.code == 0, ended.err
-    report = FidelityReport.load(path)
+    report = FidelityReport.load(path / "report.json")
     assert str(report) in ended.out
     assert [entry.horizon for entry in report.horizons] == [1, 4]
+    assert sorted(file.name for file in path.iterdir()) == [
+        "calibration.json",
+        "calibration.png",
+        "drift.png",
+        "report.json",
+        "samplers.json",
+        "samplers.png",
+    ]
     again = command(*arguments)
     assert again.code == 1
     assert "--overwrite" in again.err
-    assert command(*arguments, "--overwrite").code == 0
+    assert command(*arguments, "--overwrite", "--samplers", "--no-plots").code == 0
 
 
 def test_dream_films_given_episodes(command, episodes, model, tmp_path):
@@ -185,3 +131,34 @@ def test_nothing_is_overwritten_unasked(command, verb, episodes, tmp_path):
     ended = command(verb, source, "--output", kept)
     assert ended.code == 1
     assert "pass --overwrite" in ended.err
+
+
+def test_a_fit_that_was_broken_off_goes_on(command, episodes, small_model, tmp_path, monkeypatch):
+    steps = ("--tokenizer-steps", 20, "--dynamics-steps", 12, "--checkpoint-every", 5)
+    undisturbed, output = tmp_path / "undisturbed", tmp_path / "model"
+    assert command("fit", episodes, "--output", undisturbed, *steps, *small_model).code == 0
+    fit = ("fit", episodes, "--output", output, *steps, *small_model)
+    ended = command(*fit, "--resume")
+    assert ended.code == 1
+    assert "there is no fit to go on with" in ended.err
+
+    class Killed(BaseException):
+        pass
+
+    def killed_at_8(trainer):
+        if trainer.gradient_step == 8:
+            raise Killed
+        return trainer.gradient_step >= trainer.gradient_steps
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DynamicsTrainer, "is_finished", property(killed_at_8))
+        with pytest.raises(Killed):
+            command(*fit)
+    assert not output.exists()
+    ended = command(*fit)
+    assert ended.code == 1
+    assert "--resume goes on with it, --overwrite begins anew" in ended.err
+    assert command(*fit, "--resume").code == 0
+    for name in ("tokenizer.safetensors", "dynamics.safetensors"):
+        assert (output / name).read_bytes() == (undisturbed / name).read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model", "undisturbed"]

@@ -14,6 +14,7 @@ from worldgen.actions import ActionCodec
 from worldgen.data.episode import Episode
 from worldgen.data.token_dataset import TokenDataset
 from worldgen.imagination import ImaginedStep
+from worldgen.surprise import Surprise
 
 GOAL = 9
 COUNT = spaces.Discrete(GOAL + 1)
@@ -60,6 +61,10 @@ class CountingModel:
     """A count that pays in the dream, and does not in the world."""
     endless: bool = False
     """Whether the dream never ends."""
+    ends_late_by: int = 0
+    """Environment steps by which a dream's end is late."""
+    ends_at: int = GOAL
+    """Count from which on the dream ends."""
 
     speed: bool = False
     """Whether a vector is observed beside the count."""
@@ -89,6 +94,11 @@ class CountingModel:
     def imagination(self, num_rows, *, sampler=None, seed=0):
         return _Counting(self)
 
+    def surprise(self, episodes, *, num_samples=4, seed=0):
+        count = sum(map(len, episodes))
+        nats = np.full(count, 0.5, np.float32)
+        return Surprise(nats, nats / 2, 0 * nats, 0 * nats, 1)
+
     def imagine(self, context, actions, *, sampler=None, seed=0):
         engine = _Counting(self)
         engine.reset(context)
@@ -107,12 +117,15 @@ class _Counting:
 
     def reset(self, context):
         self.count = context.tokens[:, -1, 0].clone()
+        self.since = torch.zeros_like(self.count)
 
     def step(self, actions):
         self.time += 1
         if self.time <= self.model.blind_after:
             self.count = (self.count + actions[:, 0] - 1).clamp(max=GOAL)
-        ended = (self.count == GOAL) & torch.tensor(not self.model.endless)
+        reached = self.count >= self.model.ends_at
+        self.since = torch.where(reached, self.since + 1, 0)
+        ended = (self.since > self.model.ends_late_by) & torch.tensor(not self.model.endless)
         reward = (self.count == GOAL).float() * self.model.reward_size
         if self.model.false_reward_at is not None:
             reward += (self.count == self.model.false_reward_at).float()

@@ -43,6 +43,45 @@ def test_r2_is_one_for_equal_and_zero_for_the_mean():
     assert compare(space, real, real).frames_exact is None
 
 
+def test_r2_of_each_entry_is_the_naive_one():
+    space = spaces.Box(-np.inf, np.inf, (3,))
+    rng = np.random.default_rng(2)
+    real = rng.normal(size=(50, 3))
+    real[:, 1] = 2.0
+    predicted = real + rng.normal(size=real.shape) * [0.1, 0.1, 0.5]
+    agreement = compare(space, predicted, real)
+    naive = [
+        1
+        - ((predicted[:, i] - real[:, i]) ** 2).sum()
+        / ((real[:, i] - real[:, i].mean()) ** 2).sum()
+        for i in (0, 2)
+    ]
+    first, constant, last = agreement.r2_entries["observation"]
+    assert constant is None
+    assert [first, last] == pytest.approx(naive)
+    assert agreement.r2_worst["observation"] == pytest.approx(min(naive))
+    assert agreement.r2["observation"] == pytest.approx(np.mean(naive))
+
+
+def test_what_is_symbols_to_the_tokenizer_is_compared_as_symbols():
+    space = spaces.Dict(
+        flags=spaces.Box(0, 1, (3, 3), np.bool_),
+        layers=spaces.Box(0, 3, (4, 4, 6), np.uint8),
+        vector=spaces.Box(0, 3, (4, 4), np.float32),
+    )
+    kinds = leaf_kinds(space)
+    assert kinds == {"flags": "symbols", "layers": "symbols", "vector": "numbers"}
+    assert leaf_kinds(space, {"layers": "vector"})["layers"] == "numbers"
+    rng = np.random.default_rng(0)
+    real = {"flags": rng.random((5, 3, 3)) < 0.5, "layers": rng.integers(0, 4, (5, 4, 4, 6))}
+    predicted = {path: values.copy() for path, values in real.items()}
+    predicted["layers"][0, 0, 0, 0] ^= 1
+    comparison = Comparison({path: kinds[path] for path in real})
+    comparison.add(predicted, real)
+    assert comparison.agreement().frames_exact == 0.8
+    assert comparison.agreement().cells == pytest.approx(1 - 1 / (5 * (9 + 96)))
+
+
 def test_psnr_of_a_known_error():
     space = spaces.Box(0, 255, (16, 16, 3), np.uint8)
     real = np.full((4, 16, 16, 3), 100, np.uint8)

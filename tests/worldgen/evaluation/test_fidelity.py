@@ -7,7 +7,7 @@ import pytest
 
 from worldgen.errors import CheckpointError, ConfigError, DatasetError
 from worldgen.evaluation import FidelityReport, evaluate
-from worldgen.evaluation.fidelity import reward_threshold, rewards_right
+from worldgen.evaluation.events import reward_threshold, rewards_right
 
 
 def measure(model, held_out, **options):
@@ -41,6 +41,8 @@ def test_dreams_count_as_exact_until_their_first_mistake(counting_model, counted
     assert one.exact == three.exact == 1
     # All 9 moments are used; the first 6 have more than 3 steps left, and go wrong at the 4th.
     assert five.exact == pytest.approx(3 / 9)
+    assert five.exact_interval == pytest.approx([0.1206, 0.6458], abs=1e-4)
+    assert five.interval(five.exact) == tuple(five.exact_interval)
     assert (one.num_reached, three.num_reached, five.num_reached) == (9, 7, 5)
     assert five.agreement.cells == 0
 
@@ -53,16 +55,69 @@ def test_a_dream_counts_as_far_as_its_real_episode_goes(counting_model, counted,
     assert report.at(30).agreement.cells is None
 
 
-def test_moments_with_an_unknown_future_are_used_only_without_others(counting_model, counted, held):
-    cut = counted([0] * 4)
-    model = counting_model(blind_after=0)
-    both = measure(model, held([cut, counted([1] * 9)]), horizons=(5,), num_dreams=60)
-    assert both.at(5).exact == 0  # only the second episode's moments are known, and all go wrong
-    alone = measure(model, held([cut]), horizons=(3, 5), num_dreams=60)
-    # Two moments are followed by 3 real steps, none by 5; standing still is right there.
-    assert [entry.horizon for entry in alone.horizons] == [3]
-    assert alone.at(3).exact == 1
-    assert alone.num_dreams == 4
+def test_each_horizon_has_the_moments_that_are_known_so_far(counting_model, counted, held):
+    """4 steps that a cut ends, and 9 that end by termination."""
+    cut, won = counted([0] * 4), counted([1] * 9)
+    report = measure(
+        counting_model(blind_after=0), held([cut, won]), horizons=(1, 3, 5), num_dreams=60
+    )
+    # Standing still is right in the first episode and wrong in the second.
+    assert [entry.num_dreams for entry in report.horizons] == [13, 11, 9]
+    assert [entry.num_reached for entry in report.horizons] == [13, 9, 5]
+    assert [entry.exact for entry in report.horizons] == [4 / 13, 2 / 11, 0]
+    assert report.num_dreams == 13
+
+
+def test_a_horizon_that_nothing_reaches_is_reported_as_such(counting_model, counted, held):
+    report = measure(counting_model(), held([counted([0] * 4)]), horizons=(3, 5))
+    five = report.at(5)
+    assert (five.num_dreams, five.num_reached, five.num_ended) == (0, 0, 0)
+    assert five.exact is five.rewards is five.terminations is five.end_timing is None
+    assert five.false_ends is five.agreement.cells is None
+    assert five.interval(five.exact) is five.exact_interval is None
+    assert report.at(3).exact == 1
+    assert "-" in str(report)
+
+
+def test_few_long_moments_do_not_crowd_out_the_others(counting_model, counted, held):
+    """Three episodes in four are too short for the longest horizon; the short one sees them."""
+    short, long = counted([0] * 6), counted([0] * 60, start=4)
+    model = counting_model(misread=(4,))  # All of the long episode's frames are wrong.
+    report = measure(model, held([short] * 30 + [long]), horizons=(1, 50), num_dreams=100)
+    one, fifty = report.at(1), report.at(50)
+    assert (one.num_dreams, fifty.num_dreams) == (100, 11)
+    # 180 of 240 moments are in the short episodes.
+    assert one.exact == pytest.approx(0.75, abs=0.12)
+    assert fifty.exact == 0
+
+
+def test_ends_within_one_environment_step_are_told_apart(counting_model, counted, held):
+    wins = held([counted([1] * 9)] * 3)
+    assert measure(counting_model(), wins).at(5).end_timing == 1
+    late = measure(counting_model(ends_late_by=1), wins)
+    # 5 moments are at most 5 steps before the end of each win; a dream at the end's own step
+    # says nothing, one step later it does.
+    assert late.at(5).num_ended == 15
+    assert late.at(5).end_timing == 1
+    assert late.at(5).terminations < 1
+    assert measure(counting_model(ends_late_by=2), wins).at(5).end_timing == 0
+    assert measure(counting_model(endless=True), wins).at(5).end_timing == 0
+
+
+def test_dreams_that_end_too_soon_are_counted(counting_model, counted, held):
+    held_out = held([counted([1] * 9)] * 3)
+    assert measure(counting_model(), held_out).at(3).false_ends == 0
+    soon = measure(counting_model(ends_at=5), held_out).at(3)
+    # Of the six moments that are over 3 steps before the end, those from count 2 on see a 5
+    # within 3 steps; from count 5 on the dream ends at once, two steps too soon or more.
+    assert soon.num_ended == 9
+    assert soon.false_ends == pytest.approx(4 / 6)
+
+
+def test_nats_are_given_for_each_token(counting_model, held_out):
+    tokens = measure(counting_model(), held_out).tokens
+    assert (tokens.num_transitions, tokens.num_tokens) == (47, 1)
+    assert (tokens.first_pass, tokens.bound) == (0.5, 0.25)
 
 
 def test_rewards_that_are_never_predicted_show_in_recall(counting_model, held_out):

@@ -1,0 +1,191 @@
+"""How far a dream can be trusted: exact symbols, calibrated views, drift of numbers.
+
+    python -m benchmarks.fidelity    # every task and seed, one after the other
+    python -m benchmarks.fidelity --tasks doorkey-6x6-full --seeds 0 --gradient-steps 500
+
+Each task and seed has its own data of mixed random and scripted play, its own model, and
+held-out episodes of other seeds. A finished one is a JSON file in `parts` and is not repeated;
+the table and the plots in `docs/benchmarks/` are made from those files alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks.control_player import CONTROLLERS, collect_controlled
+from benchmarks.fidelity_report import write_report
+from benchmarks.minigrid_player import collect_mixed
+from benchmarks.results import Parts, provenance
+from worldgen import WorldModel, WorldModelConfig
+from worldgen.config import Config, require
+from worldgen.data import EnvironmentSpec, Episodes
+from worldgen.evaluation import calibrate, compare_samplers, evaluate
+
+__all__ = ["TASKS", "FidelityConfig", "Task", "main"]
+
+_HELD_OUT = 1_000_000
+"""Added to a seed for held-out data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """An environment, and what of the model's settings depends on it."""
+
+    environment: EnvironmentSpec
+    num_codes: int = 512
+    """V of each learned codebook."""
+
+
+def _minigrid(name: str, num_codes: int, *wrappers: str) -> Task:
+    spec = EnvironmentSpec(id=f"MiniGrid-{name}-v0", wrappers=wrappers)
+    return Task(environment=spec, num_codes=num_codes)
+
+
+_FULL = "worldgen.envs:FullyObservedMiniGrid"
+TASKS = {
+    "doorkey-6x6-full": _minigrid("DoorKey-6x6", 48, _FULL),
+    "doorkey-8x8-full": _minigrid("DoorKey-8x8", 48, _FULL),
+    "unlock-full": _minigrid("Unlock", 128, _FULL),
+    "doorkey-6x6": _minigrid("DoorKey-6x6", 192),
+    "doorkey-8x8": _minigrid("DoorKey-8x8", 192),
+    "cartpole": Task(environment=EnvironmentSpec(id="CartPole-v1")),
+    "pendulum": Task(environment=EnvironmentSpec(id="Pendulum-v1")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidelityConfig(Config):
+    """What to measure, and with how much training."""
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Names in `TASKS`."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """A model of each task for each; of data, weights and training."""
+    training_steps: int = 50_000
+    """Environment steps to learn from."""
+    held_out_steps: int = 20_000
+    """Environment steps to measure on."""
+    gradient_steps: int | None = None
+    """Of the dynamics; None takes the model's setting."""
+    model: WorldModelConfig = WorldModelConfig()
+    """The world model; the task says how many codes."""
+    horizons: tuple[int, ...] = (1, 5, 10, 15, 30, 100)
+    """In environment steps."""
+    dreams: int = 512
+    """Most dreams of a horizon."""
+    denoising_steps: tuple[int, ...] = (1, 2, 3, 4)
+    """Compared with each other and with one token a pass; without a number, none."""
+    sampler_dreams: int = 128
+    """Most dreams of a horizon in that comparison, which goes up to 30 environment steps."""
+
+    def __post_init__(self) -> None:
+        """Check names and ranges."""
+        unknown = sorted(set(self.tasks) - set(TASKS))
+        require(not unknown, "tasks", f"be among {', '.join(TASKS)}", unknown)
+        require(len(self.tasks) >= 1, "tasks", "name at least one task", self.tasks)
+        require(len(self.seeds) >= 1, "seeds", "name at least one seed", self.seeds)
+        for name in ("training_steps", "held_out_steps", "dreams", "sampler_dreams"):
+            require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+
+
+_PUBLISHED = FidelityConfig()
+
+
+def main(
+    config: Annotated[FidelityConfig, tyro.conf.arg(name="")] = _PUBLISHED,
+    *,
+    parts: Path = Path("runs/benchmarks/fidelity"),
+    output: Path = Path("docs/benchmarks"),
+) -> dict[str, Any]:
+    """Measure what is not yet measured, and write JSON, table and plots.
+
+    Args:
+        config: What is measured.
+        parts: Folder of the finished tasks and seeds, and of their models.
+        output: Folder of fidelity.json, fidelity.md and fidelity.png.
+    """
+    pieces = []
+    for name in config.tasks:
+        for seed in config.seeds:
+            settings = _settings(config, name, seed)
+            piece = Parts(parts).get(
+                f"{name}-{seed}",
+                settings,
+                lambda n=name, s=seed: _measure(config, n, s, parts),  # type: ignore[misc]
+            )
+            pieces.append(piece)
+            print(f"{name}, seed {seed}:\n{_described(piece)}", flush=True)
+    return write_report(pieces, provenance(), output)
+
+
+def _settings(config: FidelityConfig, name: str, seed: int) -> dict[str, Any]:
+    """Give all that decides about one piece, and nothing else."""
+    settings = config.to_dict()
+    del settings["tasks"], settings["seeds"], settings["model"]
+    model = _model_config(config, TASKS[name]).to_dict()
+    return {
+        "task": name,
+        "environment": TASKS[name].environment.to_dict(),
+        "seed": seed,
+        "model": model,
+        **settings,
+    }
+
+
+def _model_config(config: FidelityConfig, task: Task) -> WorldModelConfig:
+    tokenizer = config.model.tokenizer
+    quantizer = replace(tokenizer.quantizer, num_codes=task.num_codes)
+    return replace(config.model, tokenizer=replace(tokenizer, quantizer=quantizer))
+
+
+def _measure(config: FidelityConfig, name: str, seed: int, parts: Path) -> dict[str, Any]:
+    task = TASKS[name]
+    training = _collect(task, config.training_steps, seed)
+    held_out = _collect(task, config.held_out_steps, seed + _HELD_OUT)
+    model = WorldModel.for_env(task.environment, config=_model_config(config, task), seed=seed)
+    began = time.perf_counter()
+    model.fit(training, dynamics_steps=config.gradient_steps)
+    seconds = time.perf_counter() - began
+    model.save(parts / f"{name}-{seed}-model", overwrite=True)
+    report = evaluate(
+        model, held_out, horizons=config.horizons, num_dreams=config.dreams, seed=seed
+    )
+    piece = {
+        "fit_seconds": round(seconds, 1),
+        "tokens": model.tokenizer.num_tokens,
+        "context": model.config.context,
+        "parameters": sum(weights.numel() for weights in model.dynamics.parameters()),
+        "table": str(report),
+        "report": report.to_dict(),
+        "calibration": calibrate(model, held_out, training=training, seed=seed).to_dict(),
+    }
+    if config.denoising_steps:
+        samplers = compare_samplers(
+            model,
+            held_out,
+            denoising_steps=(*config.denoising_steps, model.tokenizer.num_tokens),
+            horizons=tuple(horizon for horizon in config.horizons if horizon <= 30),
+            num_dreams=config.sampler_dreams,
+            seed=seed,
+        )
+        piece["samplers"] = samplers.to_dict()
+    return piece
+
+
+def _collect(task: Task, num_steps: int, seed: int) -> Episodes:
+    if task.environment.id in CONTROLLERS:
+        return collect_controlled(task.environment, num_steps, seed=seed)
+    return collect_mixed(task.environment, num_steps, seed=seed)
+
+
+def _described(piece: dict[str, Any]) -> str:
+    return f"{piece['table']}\ntrained for {piece['fit_seconds']:.0f} s"
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)

@@ -1,0 +1,104 @@
+"""The fidelity benchmark in the small, and the players whose data it learns from."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import worldgen
+from benchmarks import fidelity
+from benchmarks.control_player import CONTROLLERS, collect_controlled
+from benchmarks.fidelity import TASKS, FidelityConfig, main
+from benchmarks.minigrid_player import collect_mixed
+from worldgen import TokenizerConfig, WorldModelConfig
+from worldgen.data import EnvironmentSpec
+from worldgen.dynamics import DynamicsConfig
+from worldgen.errors import ConfigError
+from worldgen.transformer import TransformerConfig
+
+pytest.importorskip("matplotlib")
+
+TINY = FidelityConfig(
+    tasks=("doorkey-6x6", "unlock-full"),
+    seeds=(0, 5),
+    training_steps=300,
+    held_out_steps=300,
+    gradient_steps=2,
+    model=WorldModelConfig(
+        tokenizer=TokenizerConfig(hidden=32),
+        tokenizer_gradient_steps=10,
+        dynamics=DynamicsConfig(context=2, transformer=TransformerConfig(width=32, layers=1)),
+    ),
+    horizons=(1, 3, 400),
+    dreams=4,
+    denoising_steps=(1, 2),
+    sampler_dreams=2,
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {name: tmp_path_factory.mktemp(name) for name in ("parts", "output")}
+
+
+@pytest.fixture(scope="module")
+def result(folders):
+    return main(TINY, **folders)
+
+
+def test_each_task_and_seed_is_measured(result, folders):
+    named = [(p["settings"]["task"], p["settings"]["seed"]) for p in result["pieces"]]
+    assert named == [(task, seed) for task in TINY.tasks for seed in TINY.seeds]
+    written = json.loads((folders["output"] / "fidelity.json").read_text())
+    assert written["pieces"] == result["pieces"]
+    assert {"commit", "versions", "processor"} <= set(written["provenance"])
+    page = (folders["output"] / "fidelity.md").read_text()
+    assert page.count("| doorkey-6x6 | 2 |") == 3  # Exactness, views, denoising steps.
+    assert page.count("| unlock-full | 2 |") == 2
+    assert (folders["output"] / "fidelity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_codes_are_the_tasks(result):
+    for piece in result["pieces"]:
+        quantizer = piece["settings"]["model"]["tokenizer"]["quantizer"]
+        assert quantizer["num_codes"] == TASKS[piece["settings"]["task"]].num_codes
+
+
+def test_what_is_finished_is_not_done_again(result, folders, monkeypatch):
+    monkeypatch.setattr(fidelity, "_measure", lambda *_: pytest.fail("measured again"))
+    assert main(TINY, **folders)["pieces"] == result["pieces"]
+
+
+def test_tasks_are_known_by_name():
+    with pytest.raises(ConfigError, match="`tasks` must be among doorkey-6x6-full"):
+        FidelityConfig(tasks=("doorkey",))
+
+
+@pytest.mark.parametrize("name", [n for n, t in TASKS.items() if "MiniGrid" in t.environment.id])
+def test_the_player_earns_rewards(name):
+    episodes = collect_mixed(TASKS[name].environment, 1500, seed=0)
+    rewarding = sum(int((episode.rewards > 0).sum()) for episode in episodes)
+    assert rewarding >= 10
+    assert {int(a) for e in episodes for a in e.actions} == set(range(7))
+
+
+def test_the_controllers_control():
+    play = {
+        name: worldgen.collect(name, 4000, controller, seed=1, progress=False)
+        for name, controller in CONTROLLERS.items()
+    }
+    assert min(len(episode) for episode in play["CartPole-v1"]) > 200
+    finished = [e.total_reward for e in play["Pendulum-v1"] if e.truncated[-1]]
+    assert np.mean(finished) > -300  # At random it is about -1,200.
+
+
+def test_controlled_play_is_mixed_with_chance():
+    spec = EnvironmentSpec(id="CartPole-v1")
+    episodes = collect_controlled(spec, 1500, seed=0)
+    lengths = [len(episode) for episode in episodes]
+    assert min(lengths) < 30 < 100 < max(lengths)
+    again = collect_controlled(spec, 1500, seed=0)
+    for first, second in zip(episodes, again, strict=True):
+        assert np.array_equal(first.actions, second.actions)
