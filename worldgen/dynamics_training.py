@@ -215,6 +215,7 @@ class DynamicsTrainer:
         on_gpu = dynamics.device.type == "cuda"
         self._check_every = check_every or (_UNCHECKED_STEPS if on_gpu else 1)
         self._unchecked: list[Tensor] = []
+        self._num_checked = 0
         self._good = copy.deepcopy(dynamics.state_dict()) if self._check_every > 1 else {}
 
     @property
@@ -235,11 +236,11 @@ class DynamicsTrainer:
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
         parts = torch.stack((loss.tokens, loss.drafts, loss.reward, loss.termination)).detach()
         if self._fabric is not None:
             parts = self._fabric.all_reduce(parts, reduce_op="mean")
-        self._check(parts.sum())
+        self._check(parts.sum(), norm)
         rate = self.config.learning_rate * _rate(
             self.gradient_step, self.gradient_steps, self.config.final_rate
         )
@@ -293,25 +294,33 @@ class DynamicsTrainer:
         with torch.no_grad():
             torch._foreach_lerp_(self._average, self._parameters, 1 - decay)
 
-    def _check(self, loss: Tensor) -> None:
-        """Stop before a loss that is no number reaches the weights.
+    def _check(self, loss: Tensor, norm: Tensor) -> None:
+        """Stop before a loss or a gradient that is no number reaches the weights.
 
         On a GPU several gradient steps are checked at once, and taken back if one was bad.
         """
-        self._unchecked.append(loss)
-        is_last = self.gradient_step == self.gradient_steps - 1
-        if len(self._unchecked) < self._check_every and not is_last:
+        self._unchecked.append(torch.stack([loss, norm]))
+        if len(self._unchecked) >= self._check_every:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Look at the losses and norms that nobody has looked at yet."""
+        if not self._unchecked:
             return
         values = torch.stack(self._unchecked)
         self._unchecked.clear()
-        if not values.isfinite().all():
+        bad = (~values.isfinite()).any(1)
+        if bad.any():
+            first = int(bad.nonzero()[0])
+            loss, norm = values[first].tolist()
             if self._good:
                 self.dynamics.load_state_dict(self._good)
             raise TrainingError(
-                f"the dynamics' loss must stay finite, got {values.tolist()[-1]} at gradient step "
-                f"{self.gradient_step}: lower `learning_rate` or check the rewards; the last good "
-                "weights are kept"
+                f"the dynamics' loss and gradient must stay finite, got {loss} and {norm} at "
+                f"gradient step {self._num_checked + first}: lower `learning_rate` or check the "
+                "rewards; the last good weights are kept"
             )
+        self._num_checked += len(values)
         if self._good:
             self._good = copy.deepcopy(self.dynamics.state_dict())
 
@@ -320,7 +329,11 @@ class DynamicsTrainer:
 
         Returns:
             Mean losses over the last tenth of the gradient steps.
+
+        Raises:
+            TrainingError: If one of the last losses was not finite.
         """
+        self._settle()
         with torch.no_grad():
             for parameter, average in zip(self._parameters, self._average, strict=True):
                 parameter.copy_(average)
@@ -331,7 +344,12 @@ class DynamicsTrainer:
         return dict(zip(_LOSSES, means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how training goes on."""
+        """All that decides how training goes on.
+
+        Raises:
+            TrainingError: If one of the last losses was not finite: no bad state is ever saved.
+        """
+        self._settle()
         return {
             "gradient_step": self.gradient_step,
             "dynamics": self.dynamics.state_dict(),
@@ -350,9 +368,14 @@ class DynamicsTrainer:
             average.copy_(saved)
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self._recent.clear()
         self._recent.extend(losses.to(self.dataset.priority) for losses in state["recent"])
         self.dataset.priority.copy_(state["priority"])
         self.generator.set_state(state["generator"].cpu())
+        self._unchecked.clear()
+        self._num_checked = self.gradient_step
+        if self._good:
+            self._good = copy.deepcopy(self.dynamics.state_dict())
 
 
 class _OnTensors(nn.Module):

@@ -219,7 +219,11 @@ class TokenDataset:
         follows = windows.follows
         target = windows.index[:, 1:][follows]
         new = losses[follows].clamp(_LOWEST_PRIORITY, _HIGHEST_PRIORITY)
-        self._priority[target] = 0.5 * (self._priority[target] + new)
+        mixed = 0.5 * (self._priority[target] + new)
+        # Of a transition that is in several windows the highest counts: which write comes last
+        # is not determined on a GPU.
+        self._priority[target] = 0.0
+        self._priority.scatter_reduce_(0, target, mixed, "amax")
 
     @property
     def priority(self) -> Tensor:
