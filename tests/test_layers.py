@@ -34,7 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen.data", "worldgen.render", "worldgen.training_state"}),
     frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
     frozenset({"worldgen.dynamics"}),
-    frozenset({"worldgen.frozen_dynamics"}),
+    frozenset({"worldgen.event_recall", "worldgen.frozen_dynamics"}),
     frozenset(
         {
             "worldgen.dynamics_training",

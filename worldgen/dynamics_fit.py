@@ -23,7 +23,7 @@ import torch
 from worldgen.config import require
 from worldgen.data.token_dataset import TokenDataset
 from worldgen.dynamics import Dynamics
-from worldgen.dynamics_training import DynamicsTrainer, DynamicsTrainingConfig
+from worldgen.dynamics_training import RECALL_STEPS, DynamicsTrainer, DynamicsTrainingConfig
 from worldgen.errors import ConfigError, TrainingError
 from worldgen.fit_checkpoint import FitCheckpoint
 from worldgen.fit_log import FitLog
@@ -70,7 +70,7 @@ def fit_dynamics(fit: DynamicsFit, fabric: Fabric | None = None) -> dict[str, fl
         fabric: Of this process, if it is one of several.
 
     Returns:
-        Mean losses over the last tenth of the gradient steps.
+        Mean losses over the last tenth of the gradient steps, and the last recall.
     """
     generator = torch.Generator(fit.dynamics.device).manual_seed(fit.seed)
     trainer = DynamicsTrainer(
@@ -93,10 +93,14 @@ def fit_dynamics(fit: DynamicsFit, fabric: Fabric | None = None) -> dict[str, fl
                 losses = {name: value.item() for name, value in latest.items()}
                 fit.log.write({f"dynamics/{name}": value for name, value in losses.items()})
                 bar.update(0, **losses)
+            if trainer.is_finished or trainer.gradient_step % RECALL_STEPS == 0:
+                recalled = trainer.recall()
+                fit.log.write({f"dynamics/{name}": part for name, part in recalled.items()})
+                bar.update(0, **recalled)
             bar.update(1)
             if trainer.is_finished or trainer.gradient_step % fit.checkpoint_every == 0:
                 fit.keep(trainer)
-    return trainer.finish()
+    return {**trainer.finish(), **trainer.recall()}
 
 
 def fit_dynamics_on(fit: DynamicsFit, devices: int) -> dict[str, float]:

@@ -25,13 +25,22 @@ from worldgen.data.token_dataset import TokenDataset, Windows
 from worldgen.diffusion.masked_diffusion import mask_tokens
 from worldgen.dynamics import Dynamics, Prediction
 from worldgen.errors import TrainingError
+from worldgen.event_recall import NUM_COUNTS, count_events, recall
 from worldgen.two_hot import TwoHot
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["DynamicsLoss", "DynamicsTrainer", "DynamicsTrainingConfig", "dynamics_loss"]
+__all__ = [
+    "RECALL_STEPS",
+    "DynamicsLoss",
+    "DynamicsTrainer",
+    "DynamicsTrainingConfig",
+    "dynamics_loss",
+]
 
+RECALL_STEPS = 200
+"""Gradient steps over which the recall on rewards and ends is taken."""
 _LOSSES = ("token_loss", "draft_loss", "reward_loss", "termination_loss")
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
@@ -214,6 +223,7 @@ class DynamicsTrainer:
         self._recent: deque[Tensor] = deque(maxlen=max(1, gradient_steps // 10))
         on_gpu = dynamics.device.type == "cuda"
         self._check_every = check_every or (_UNCHECKED_STEPS if on_gpu else 1)
+        self._events = torch.zeros(NUM_COUNTS, dtype=torch.int64, device=dynamics.device)
         self._unchecked: list[Tensor] = []
         self._num_checked = 0
         self._good = copy.deepcopy(dynamics.state_dict()) if self._check_every > 1 else {}
@@ -231,6 +241,8 @@ class DynamicsTrainer:
         """
         self.dynamics.train()
         windows, masked, past = self._draw()
+        if self.gradient_step % RECALL_STEPS == 0:
+            self._events.zero_()
         loss = self._loss(windows, masked, past)
         self.dataset.set_priority(windows, self._gathered(loss.transitions))
         for optimizer in self._optimizers:
@@ -260,7 +272,16 @@ class DynamicsTrainer:
             windows, past = windows.rows(share), past[share]
             masked = None if masked is None else masked[share]
         first, drafts = self._network(*vars(windows).values(), past, masked)
+        self._events += count_events(first, windows, self.dynamics.two_hot)
         return dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
+
+    def recall(self) -> dict[str, float]:
+        """Give the recall on rewarding and terminating transitions; waits for the device.
+
+        Of the windows of up to 200 gradient steps, since the last multiple of 200. What did
+        not occur is left out.
+        """
+        return recall(self._events)
 
     def _gathered(self, losses: Tensor) -> Tensor:
         """Put the shares (B / n, T - 1) of all processes together, in the batch's order."""
@@ -356,6 +377,7 @@ class DynamicsTrainer:
             "average": self._average,
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "recent": list(self._recent),
+            "events": self._events,
             "priority": self.dataset.priority,
             "generator": self.generator.get_state(),
         }
@@ -371,6 +393,7 @@ class DynamicsTrainer:
         self._recent.clear()
         self._recent.extend(losses.to(self.dataset.priority) for losses in state["recent"])
         self.dataset.priority.copy_(state["priority"])
+        self._events.copy_(state["events"])
         self.generator.set_state(state["generator"].cpu())
         self._unchecked.clear()
         self._num_checked = self.gradient_step

@@ -49,7 +49,9 @@ class FitLog:
         self._count += count
 
     def write(self, values: Mapping[str, float]) -> None:
-        """Write scalars."""
+        """Write scalars, if there are any."""
+        if not values:
+            return
         writer = self._open()
         if writer is not None:
             for name, value in values.items():

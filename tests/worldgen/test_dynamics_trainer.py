@@ -115,6 +115,12 @@ def test_the_rate_rises_and_falls(episodes: Episodes) -> None:
     assert found[4:] == pytest.approx([0.01 * part for part in cosine])
 
 
+def train_and_save(trainer: DynamicsTrainer) -> None:
+    for _ in range(7):
+        trainer.step()
+    trainer.state_dict()  # for a checkpoint, say
+
+
 @pytest.mark.parametrize("check_every", [1, 3, 50])
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_no_bad_number_reaches_what_is_kept(
@@ -132,9 +138,7 @@ def test_no_bad_number_reaches_what_is_kept(
         weight = trainer.dynamics.reward_head.weight
         weight.register_hook(lambda gradient: gradient * torch.inf)
     with pytest.raises(TrainingError, match=r"must stay finite, got .* at gradient step 5: lower"):
-        for _ in range(7):
-            trainer.step()
-        trainer.state_dict()  # a checkpoint, say
+        train_and_save(trainer)
     found = weights_of(trainer)
     kept = [all(torch.equal(found[name], past[name]) for name in found) for past in good]
     assert any(kept)
@@ -145,7 +149,6 @@ def test_a_bad_number_at_the_end_is_found_too(episodes: Episodes) -> None:
     trainer = new_trainer(episodes, steps=4, check_every=50)
     for _ in range(4):
         trainer.step()
-    trainer.dynamics.zero_grad()
     bad = new_trainer(episodes, steps=1, check_every=50)
     bad.dataset.rewards.fill_(torch.nan)
     bad.step()
