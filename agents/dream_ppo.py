@@ -39,6 +39,9 @@ from worldgen.world_model import WorldModel, WorldModelConfig
 
 __all__ = ["DreamPPO"]
 
+_CHECKPOINT_EVERY = 100
+"""Gradient steps of the world model between two writes of `fit_checkpoint`."""
+
 
 class DreamPPO(RecordingPPO):
     """Collect real episodes, fit a world model, train by PPO in its dreams; again and again.
@@ -80,6 +83,11 @@ class DreamPPO(RecordingPPO):
         seed: Of everything; None for a different training each time.
         device: Of policy and world model; "auto" is CUDA when there is one.
         **overrides: Fields of `DreamConfig`.
+
+    Attributes:
+        fit_checkpoint: File for the state of a fit that is going on, so that one which is killed
+            goes on where it stood; None, at first, keeps none. Whoever sets it removes the file
+            once the agent is saved after the fit. It is not saved with the agent.
 
     Raises:
         ConfigError: If an argument is out of range or unknown, or the policy is not one for the
@@ -277,6 +285,7 @@ class DreamPPO(RecordingPPO):
             else self.config.model_steps_per_round,
             progress=self._show_progress,
             checkpoint=self.fit_checkpoint,
+            checkpoint_every=_CHECKPOINT_EVERY,
         )
         self._record({f"model/{name}": value for name, value in result.metrics.items()})
         return dict(result.metrics)

@@ -22,13 +22,9 @@ from worldgen.transformer import TransformerConfig
 
 GRADIENT_STEPS, EVERY = 23, 6
 KILLS = [
-    ("tokenizer", 1),  # calls of the method before the kill
-    ("tokenizer", 12),
+    ("tokenizer", 12),  # calls of the method before the kill
     ("gradient step", 1),
-    ("gradient step", 5),
-    ("gradient step", 7),
     ("gradient step", 12),
-    ("gradient step", 20),
     ("gradient step", 23),
     ("write", 1),  # the first checkpoint is written, and not yet renamed
     ("write", 3),

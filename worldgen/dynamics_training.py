@@ -242,7 +242,7 @@ class DynamicsTrainer:
         self.dynamics.train()
         windows, masked, past = self._draw()
         if self.gradient_step % RECALL_STEPS == 0:
-            self._events.zero_()
+            self.forget_events()
         loss = self._loss(windows, masked, past)
         self.dataset.set_priority(windows, self._gathered(loss.transitions))
         for optimizer in self._optimizers:
@@ -250,8 +250,7 @@ class DynamicsTrainer:
         loss.total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
         parts = torch.stack((loss.tokens, loss.drafts, loss.reward, loss.termination)).detach()
-        if self._fabric is not None:
-            parts = self._fabric.all_reduce(parts, reduce_op="mean")
+        parts = self._reduced(parts, "mean")
         self._check(parts.sum(), norm)
         rate = self.config.learning_rate * _rate(
             self.gradient_step, self.gradient_steps, self.config.final_rate
@@ -270,10 +269,20 @@ class DynamicsTrainer:
         if self._fabric is not None:
             share = slice(self._fabric.global_rank, None, self._fabric.world_size)
             windows, past = windows.rows(share), past[share]
-            masked = None if masked is None else masked[share]
+            masked = None if masked is None or not len(masked[share]) else masked[share]
         first, drafts = self._network(*vars(windows).values(), past, masked)
         self._events += count_events(first, windows, self.dynamics.two_hot)
         return dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
+
+    def gather_events(self) -> None:
+        """Bring the counts behind `recall` to the first process; to be called by all at once."""
+        if self._fabric is not None:
+            events = self._reduced(self._events.clone(), "sum")
+            self._events.copy_(events * int(self._fabric.is_global_zero))
+
+    def forget_events(self) -> None:
+        """Count events from here on."""
+        self._events.zero_()
 
     def recall(self) -> dict[str, float]:
         """Give the recall on rewarding and terminating transitions; waits for the device.
@@ -283,6 +292,11 @@ class DynamicsTrainer:
         """
         return recall(self._events)
 
+    @property
+    def events(self) -> Tensor:
+        """(4,) int64: what `recall` is made of."""
+        return self._events
+
     def _gathered(self, losses: Tensor) -> Tensor:
         """Put the shares (B / n, T - 1) of all processes together, in the batch's order."""
         if self._fabric is None:
@@ -290,6 +304,14 @@ class DynamicsTrainer:
         shares = [torch.empty_like(losses) for _ in range(self._fabric.world_size)]
         distributed.all_gather(shares, losses.contiguous())
         return torch.stack(shares, 1).flatten(0, 1)
+
+    def _reduced(self, values: Tensor, by: str) -> Tensor:
+        """Take the mean or the sum over all processes."""
+        if self._fabric is None:
+            return values
+        reduced = self._fabric.all_reduce(values, reduce_op=by)
+        assert isinstance(reduced, Tensor)
+        return reduced
 
     def _draw(self) -> tuple[Windows, Tensor | None, Tensor]:
         """Draw windows, masks of drafts, and the past as the network is to see it."""

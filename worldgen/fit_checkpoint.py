@@ -5,12 +5,12 @@ Classes:
 
 Functions:
     fingerprint: what episodes are, in a few characters.
+    remove_checkpoint: the file, and what killed writes left beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,30 @@ from worldgen.data.episode import Episode
 from worldgen.errors import CheckpointError
 from worldgen.training_state import load_state, save_state
 
-__all__ = ["FitCheckpoint", "fingerprint"]
+__all__ = ["STATE_ERRORS", "FitCheckpoint", "fingerprint", "remove_checkpoint"]
 
-logger = logging.getLogger(__name__)
+STATE_ERRORS = (KeyError, TypeError, ValueError, RuntimeError)
+"""What is raised where a state lacks something, or has it in another shape."""
+_REMEDY = "remove it to begin the fit anew"
 
 
 def fingerprint(episodes: Sequence[Episode]) -> str:
-    """Give a digest of actions, rewards, ends and first and last observations of episodes."""
-    digest = hashlib.sha256()
+    """Give a digest of all that episodes hold."""
+    digest = hashlib.blake2b(digest_size=8)
     for index in range(len(episodes)):
         episode = episodes[index]
-        parts = [episode.actions, episode.rewards, episode.terminated]
-        parts += [values[[0, -1]] for values in episode.observations.values()]
-        for part in parts:
-            digest.update(np.ascontiguousarray(part).tobytes())
-    return digest.hexdigest()[:16]
+        parts = {name: getattr(episode, name) for name in ("actions", "rewards", "terminated")}
+        for name, part in {**parts, **episode.observations}.items():
+            digest.update(f"{name} {part.dtype} {part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint, where there is one, and what killed writes of it left."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 class FitCheckpoint:
@@ -59,7 +68,10 @@ class FitCheckpoint:
         """
         if not self.path.exists():
             return None
-        state = load_state(self.path)
+        try:
+            state = load_state(self.path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {_REMEDY}") from error
         if not isinstance(state, dict) or not {"identity", "finished"} <= state.keys():
             raise CheckpointError(f"{self.path} is no state of a fit; choose another file")
         found = state["identity"]
@@ -76,6 +88,10 @@ class FitCheckpoint:
             f"{self.path} belongs to another fit, which is not finished: it differs in "
             f"{', '.join(names)}; go on with that one, delete the file or choose another"
         )
+
+    def damaged(self, error: Exception) -> CheckpointError:
+        """Say that the file can be read and does not hold what it must."""
+        return CheckpointError(f"{self.path} is damaged: {error!r}; {_REMEDY}")
 
     def write(self, state: Mapping[str, Any], *, finished: bool) -> None:
         """Replace the file."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,11 +20,12 @@ from worldgen import spaces as space_tools
 from worldgen.config import require
 from worldgen.data.episode import Episode
 from worldgen.data.token_dataset import TokenDataset
-from worldgen.dynamics_fit import DynamicsFit, fit_dynamics, fit_dynamics_on
-from worldgen.errors import ConfigError, DatasetError
-from worldgen.fit_checkpoint import FitCheckpoint, fingerprint
+from worldgen.dynamics_fit import DynamicsFit, fit_dynamics
+from worldgen.errors import DatasetError
+from worldgen.fit_checkpoint import STATE_ERRORS, FitCheckpoint, fingerprint
 from worldgen.fit_log import FitLog
 from worldgen.progress import Progress
+from worldgen.remote_training import check_devices
 from worldgen.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ def fit_world_model(
         devices: As there.
     """
     require(checkpoint_every >= 1, "checkpoint_every", "be at least 1", checkpoint_every)
-    require(devices >= 1, "devices", "be at least 1", devices)
-    if devices > 1 and on_log is not None:
-        raise ConfigError("`on_log` must be None with several devices: use `log_dir`")
+    check_devices(devices, model.config.training.batch_size, model.device)
     _check_episodes(model, episodes)
     log = FitLog(log_dir, on_log)
     file = _checkpoint(model, episodes, gradient_steps, checkpoint, devices)
@@ -81,9 +80,8 @@ def fit_world_model(
     if state is None:
         metrics = _fit_tokenizer(model, episodes, gradient_steps[0], seed, progress, log)
     else:
-        metrics = state["metrics"]
-        model.tokenizer.load_state_dict(state["tokenizer"])
-        model.tokenizer.refresh()
+        assert file is not None
+        metrics = _restore_tokenizer(model, file, state)
     dataset = model.dataset(episodes)
     _introduce(model, dataset)
     fit = DynamicsFit(
@@ -94,17 +92,31 @@ def fit_world_model(
         seed,
         log,
         progress,
-        state=None if state is None else state["trainer"],
+        state=None if state is None else state.get("trainer", {}),
         checkpoint=file,
         kept={"tokenizer": model.tokenizer.state_dict(), "metrics": metrics},
         checkpoint_every=checkpoint_every,
+        devices=devices,
+        save_model=model.save,
     )
-    log.close()  # several processes get it closed
-    losses = fit_dynamics(fit) if devices == 1 else fit_dynamics_on(fit, devices)
+    losses = fit_dynamics(fit)
     model.num_fits += 1
     log.close()
     named = {f"dynamics/{name}": value for name, value in losses.items()}
     return FitResult({**metrics, **named, "data/frames": float(dataset.num_frames)})
+
+
+def _restore_tokenizer(
+    model: WorldModel, checkpoint: FitCheckpoint, state: Mapping[str, Any]
+) -> dict[str, float]:
+    """Take the tokenizer of a checkpoint; gives its metrics."""
+    try:
+        metrics: dict[str, float] = dict(state["metrics"])
+        model.tokenizer.load_state_dict(state["tokenizer"])
+    except STATE_ERRORS as error:
+        raise checkpoint.damaged(error) from error
+    model.tokenizer.refresh()
+    return metrics
 
 
 def _introduce(model: WorldModel, dataset: TokenDataset) -> None:

@@ -49,7 +49,7 @@ def load_state(path: str | Path) -> Any:
         CheckpointError: If the file is missing or damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             structure = json.loads((file.metadata() or {})[_STRUCTURE])
             return _unpack(structure, file)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,8 @@ from worldgen import dynamics_fit, dynamics_training
 from worldgen.dynamics import Prediction
 from worldgen.event_recall import count_events, recall
 from worldgen.two_hot import TwoHot
+
+Log = list[tuple[int, Mapping[str, float]]]
 
 
 @given(st.integers(0, 10_000))
@@ -63,35 +66,33 @@ def test_what_did_not_occur_has_no_recall() -> None:
 def test_it_is_logged_now_and_then_and_goes_on_after_a_kill(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    """Over 8 gradient steps here."""
     for module in (dynamics_fit, dynamics_training):
         monkeypatch.setattr(module, "RECALL_STEPS", 8)
-    episodes, found = some_episodes(), []
-    log: list[tuple[int, Mapping[str, float]]] = []
+    episodes = some_episodes()
 
-    def note(step: int, values: Mapping[str, float]) -> None:
-        if "dynamics/rewarding_recall" in values:
-            log.append((step, values))
-            if len(log) == stop_at:
-                raise KeyboardInterrupt
+    def fitted(path: Path, log: Log, most: int) -> Mapping[str, float]:
+        def note(step: int, values: Mapping[str, float]) -> None:
+            if "dynamics/rewarding_recall" in values:
+                log.append((step, values))
+                if len(log) == most:
+                    raise KeyboardInterrupt
 
-    for stop_at in (0, 2, 0):
-        first = len(log)
-        try:
-            path = tmp_path / str(bool(found))
-            metrics = fit(
-                new_model(), episodes, path, on_log=note, log_dir=tmp_path / "log"
-            ).metrics
-        except KeyboardInterrupt:
-            continue
-        found.append((log[first:], metrics))
-        log.clear()
-    (whole, metrics), (rest, again) = found
+        result = fit(new_model(), episodes, path, on_log=note, log_dir=tmp_path / "log")
+        return result.metrics
+
+    whole: Log = []
+    metrics = fitted(tmp_path / "whole", whole, most=99)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(tmp_path / "broken", [], most=2)
+    rest: Log = []
+    again = fitted(tmp_path / "broken", rest, most=99)
     steps = [step for step, _ in whole]
     assert len(steps) == 3, "at 8, at 16, and at 23 the last"
-    assert [b - a for a, b in zip(steps, steps[1:], strict=False)] == [8, 7]
+    assert [b - a for a, b in pairwise(steps)] == [8, 7]
     assert metrics == again
     assert metrics["dynamics/rewarding_recall"] == whole[-1][1]["dynamics/rewarding_recall"]
-    assert [values for _, values in whole][-len(rest) :] == [values for _, values in rest]
+    assert [values for _, values in rest] == [values for _, values in whole[1:]]
     events = EventAccumulator(str(tmp_path / "log")).Reload()
     assert {"dynamics/rewarding_recall", "dynamics/terminating_recall"} <= set(
         events.Tags()["scalars"]

@@ -66,7 +66,7 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
     except SystemExit as error:  # tyro's way to end after --help
         return error.code if isinstance(error.code, int) else _WRONG_ARGUMENT
     except KeyboardInterrupt:
-        _complain("interrupted" + ("; --resume goes on" if verb == "train" else ""))
+        _complain("interrupted" + ("; --resume goes on" if verb in ("fit", "train") else ""))
         return _FAILED
     except Exception as error:
         if debug:

@@ -8,6 +8,7 @@ from pathlib import Path
 from worldgen.cli.arguments import CommonArguments, EpisodesFolder, Flag, refuse_existing
 from worldgen.data.episodes import Episodes
 from worldgen.errors import CheckpointError
+from worldgen.fit_checkpoint import remove_checkpoint
 from worldgen.world_model import WorldModel, WorldModelConfig
 
 __all__ = ["Arguments", "run"]
@@ -59,7 +60,7 @@ def run(arguments: Arguments) -> None:
         devices=arguments.devices,
     )
     model.save(arguments.output, overwrite=arguments.overwrite)
-    checkpoint.unlink()
+    remove_checkpoint(checkpoint)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     print(f"{numbers}: {arguments.output}")
 
@@ -75,7 +76,7 @@ def _checkpoint(arguments: Arguments) -> Path:
                 f"{path} holds a fit that was broken off: --resume goes on with it, --overwrite "
                 "begins anew"
             )
-        path.unlink()
+        remove_checkpoint(path)
     return path
 
 

@@ -22,6 +22,7 @@ from worldgen.cli.dream_log import DreamLog
 from worldgen.cli.summaries import describe_phase
 from worldgen.data.episodes import Episodes
 from worldgen.errors import CheckpointError
+from worldgen.fit_checkpoint import remove_checkpoint
 from worldgen.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Checkpoints(PhaseCallback):
         """Save first, so that a kill from here on loses nothing."""
         _save(self._agent, self._folder)
         if phase == "fit":
-            self._folder.fit_checkpoint.unlink(missing_ok=True)
+            remove_checkpoint(self._folder.fit_checkpoint)
             self._agent.world_model.save(self._folder.model, overwrite=True)
             self._dream_log.write(self._agent)
         seconds = time.perf_counter() - self._began
