@@ -68,7 +68,8 @@ _LOOK_EVERY = 0.2
 """Seconds between two looks at whether all processes live."""
 _GRACE = 10.0
 """Seconds that the other processes have, once one has failed, to say what they know."""
-_SHOWN_LINES = 3
+_SHOWN = 200
+"""Characters of what a failed process said."""
 
 
 def check_devices(devices: int, batch_size: int, device: torch.device) -> None:
@@ -269,10 +270,11 @@ class RemoteTrainer:
             return f"rank {rank} did not end by itself"
         if code == 0:
             return f"rank {rank} was finished"
-        name = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if code < 0:
+            return f"rank {rank} ended with signal {signal.Signals(-code).name}"
         log = (self._folder / f"rank-{rank}.log").read_text(encoding="utf-8", errors="replace")
-        lines = [line for line in log.splitlines() if line.strip()][-_SHOWN_LINES:]
-        return f"rank {rank} ended with {name}{': ' if lines else ''}{' / '.join(lines)}"
+        lines = [line for line in log.splitlines() if line.strip()] or ["nothing"]
+        return f"rank {rank} ended with exit code {code} and said last: {lines[-1][:_SHOWN]}"
 
     def _kill(self) -> None:
         """End all processes and wait until they are gone."""

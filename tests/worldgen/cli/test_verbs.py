@@ -70,7 +70,7 @@ def test_a_fit_over_two_processes(command, episodes, small_model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
-def test_evaluate_prints_a_and_writes_a_folder(command, episodes, model, tmp_path):
+def test_evaluate_prints_a_table_and_writes_a_folder(command, episodes, model, tmp_path):
     path = tmp_path / "fidelity"
     arguments = ("evaluate", model, episodes, "--dreams", 16, "--horizons", 1, 4, "--output", path)
     ended = command(*arguments, "--denoising-steps", 2, "--samplers", 1, 2)
