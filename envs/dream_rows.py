@@ -20,7 +20,7 @@ from torch import Tensor
 from worldgen.config import require
 from worldgen.data.episodes import Episodes
 from worldgen.data.token_dataset import TokenDataset
-from worldgen.diffusion.masked_diffusion import SamplerConfig
+from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.errors import ConfigError
 from worldgen.seeding import derived_seed
 from worldgen.world_model import WorldModel

@@ -13,7 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 from worldgen.config import require
-from worldgen.diffusion.masked_diffusion import SamplerConfig
+from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.envs.dream_rows import DreamRows, Starts, load_model
 from worldgen.envs.observation_view import ObservationMode, ObservationView
 from worldgen.render import render

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvStepReturn,
 )
 
-from worldgen.diffusion.masked_diffusion import SamplerConfig
+from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.envs.dream_rows import DreamRows, Starts, load_model
 from worldgen.envs.observation_view import ObservationMode, ObservationView
 from worldgen.render import render

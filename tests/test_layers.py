@@ -33,16 +33,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"worldgen.data", "worldgen.render", "worldgen.training_state"}),
     frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
+    frozenset({"worldgen.code_space"}),
     frozenset({"worldgen.dynamics"}),
     frozenset({"worldgen.event_recall", "worldgen.frozen_dynamics"}),
-    frozenset(
-        {
-            "worldgen.dynamics_training",
-            "worldgen.imagination",
-            "worldgen.inspection",
-            "worldgen.surprise",
-        }
-    ),
+    frozenset({"worldgen.dynamics_training", "worldgen.inspection", "worldgen.surprise"}),
+    frozenset({"worldgen.imagination"}),
     frozenset({"worldgen.fit_checkpoint", "worldgen.fit_log", "worldgen.remote_training"}),
     frozenset({"worldgen.dynamics_fit"}),
     frozenset({"worldgen.fitting"}),

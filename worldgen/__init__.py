@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from worldgen.data.episode import Episode
     from worldgen.data.episodes import Episodes
     from worldgen.data.token_dataset import Context
-    from worldgen.diffusion.masked_diffusion import SamplerConfig
+    from worldgen.diffusion.sampler_config import SamplerConfig
     from worldgen.evaluation.fidelity import FidelityReport, evaluate
     from worldgen.rollout import Rollout
     from worldgen.tokenizer.tokenizer import Tokenizer

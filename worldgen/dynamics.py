@@ -1,13 +1,14 @@
 """The dynamics: a diffusion transformer that predicts the next frame's tokens.
 
 Classes:
-    DynamicsConfig, Dynamics, Prediction.
+    DynamicsConfig, Dynamics, Prediction, PointPrediction, NoisyPoints.
 
 A frame is a block of K + 1 tokens: first the action that is taken in it, then its K tokens. Each
 token's output predicts the token at the same place in the next frame, the action's the
 transition's reward and termination. That is the first denoising pass, from a next frame that is
 all masked. Further passes are *drafts*: the same inputs, and beside them the tokens of the next
-frame that are known by now.
+frame that are known by now; in Gaussian diffusion the noisy points of the next frame's codes, at a
+noise level that the layers are told.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from worldgen.actions import ActionCodec, ActionEmbedding
+from worldgen.code_space import CodeSpace, NoiseModulation
 from worldgen.codes import Codebook, CodePort, make_port
 from worldgen.config import Config, require
 from worldgen.data.token_dataset import Windows
 from worldgen.device import Precision, resolve_precision
+from worldgen.diffusion.frame_sampler import Process
+from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.transformer import Transformer, TransformerConfig, visible_past
 from worldgen.two_hot import TwoHot
 
-__all__ = ["Dynamics", "DynamicsConfig", "Prediction"]
+__all__ = ["Dynamics", "DynamicsConfig", "NoisyPoints", "PointPrediction", "Prediction"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +45,19 @@ class DynamicsConfig(Config):
     """C, frames of the past that a prediction sees."""
     precision: Precision = "auto"
     """Of the matrix products: "auto" is bfloat16 where the processor has it, else float32."""
+    process: Process = "masked"
+    """Diffusion over masked tokens, or over code vectors with Gaussian noise."""
+    frames_in_flight: int = 1
+    """Most frames that may be in the making at once: 1 or 2. With 2 the network also learns to
+    predict a frame from one that it has not seen, but whose action it knows."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         require(1 <= self.context <= 256, "context", "be in [1, 256]", self.context)
+        known = ("masked", "gaussian")
+        require(self.process in known, "process", "be 'masked' or 'gaussian'", self.process)
+        flight = self.frames_in_flight
+        require(flight in (1, 2), "frames_in_flight", "be 1 or 2", flight)
 
 
 class Prediction(NamedTuple):
@@ -58,6 +71,26 @@ class Prediction(NamedTuple):
     """(...)."""
 
 
+class PointPrediction(NamedTuple):
+    """What the network says of next frames whose points have noise."""
+
+    denoised: Tensor
+    """(..., K, E) float32, points of the codes."""
+    reward_logits: Tensor
+    """(..., bins) of `Dynamics.two_hot`."""
+    termination_logits: Tensor
+    """(...)."""
+
+
+class NoisyPoints(NamedTuple):
+    """Points of next frames' codes with noise."""
+
+    points: Tensor
+    """(..., K, E) float32."""
+    sigma: Tensor
+    """(...) float32, the noise level of each frame."""
+
+
 class Dynamics(nn.Module):
     """Predict masked frames from clean past frames and actions.
 
@@ -65,12 +98,17 @@ class Dynamics(nn.Module):
         config: Size.
         codebooks: The tokenizer's, in the order of a frame's positions.
         codec: Of the actions.
+        embedding_size: E, entries of a code vector; only Gaussian diffusion needs it.
     """
 
     token_offsets: Tensor
 
     def __init__(
-        self, config: DynamicsConfig, codebooks: Sequence[Codebook], codec: ActionCodec
+        self,
+        config: DynamicsConfig,
+        codebooks: Sequence[Codebook],
+        codec: ActionCodec,
+        embedding_size: int = 1,
     ) -> None:
         super().__init__()
         self.config = config
@@ -86,9 +124,11 @@ class Dynamics(nn.Module):
         ]
         self.register_buffer("token_offsets", torch.cat(offsets), persistent=False)
         self.action_embedding = ActionEmbedding(codec, width)
-        self.mask_vector = nn.Parameter(torch.randn(width) * 0.02)
+        if config.process == "masked":
+            self.mask_vector = nn.Parameter(torch.randn(width) * 0.02)
         self.positions = nn.Parameter(torch.randn(self.frame_size, width) * 0.5)
-        self.read_draft = nn.Linear(width, width)
+        if config.process == "masked":
+            self.read_draft = nn.Linear(width, width)
         self.transformer = Transformer(config.transformer, config.context)
         self.two_hot = TwoHot()
         self.reward_head = nn.Linear(width, self.two_hot.num_bins)
@@ -99,6 +139,11 @@ class Dynamics(nn.Module):
         with torch.no_grad():  # most transitions bring neither reward nor termination
             self.reward_head.bias[self.two_hot.num_bins // 2] = 5.0
             self.termination_head.bias.fill_(-4.0)
+        if config.frames_in_flight > 1:
+            self.read_earlier = nn.Linear(width, width)
+        if config.process == "gaussian":
+            self.code_space = CodeSpace(codebooks, embedding_size, width)
+            self.noise_modulation = NoiseModulation(config.transformer.layers, width)
 
     @property
     def device(self) -> torch.device:
@@ -115,6 +160,11 @@ class Dynamics(nn.Module):
         """Take note of the codes that occur in the data's tokens (N, K)."""
         for port in self.each_port():
             port.set_seen(tokens[:, port.codebook.tokens])
+
+    def set_code_vectors(self, vectors: Sequence[Tensor]) -> None:
+        """Take the tokenizer's code vectors, (V, E) a codebook; after `set_seen_codes`."""
+        if self.config.process == "gaussian":
+            self.code_space.set_vectors(vectors, [port.seen for port in self.each_port()])
 
     def token_table(self) -> Tensor:
         """Embed all codes of all codebooks: (codes, D); once a pass, for all its frames."""
@@ -135,6 +185,20 @@ class Dynamics(nn.Module):
         action = self.action_embedding(actions).unsqueeze(-2)
         return torch.cat([action, embedded + action], -2) + self.positions
 
+    def embed_unseen(self, stale: Tensor, earlier: Tensor) -> Tensor:
+        """Embed frames that are not known yet.
+
+        Args:
+            stale: (..., K + 1, D), what `embed` gave for the tokens of the frames *before* them
+                with the actions taken in *them*.
+            earlier: (..., A) encoded, the actions that lead to them.
+
+        Returns:
+            (..., K + 1, D).
+        """
+        action: Tensor = self.read_earlier(self.action_embedding(earlier))
+        return stale + action.unsqueeze(-2)
+
     def embed_drafts(self, table: Tensor, clean: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
         """Embed drafts of next frames.
 
@@ -151,6 +215,24 @@ class Dynamics(nn.Module):
         known = torch.where(masked.unsqueeze(-1), self.mask_vector.to(known.dtype), known)
         return clean + nn.functional.pad(known, (0, 0, 1, 0))
 
+    def points_of(self, tokens: Tensor) -> Tensor:
+        """Look up the points of tokens (..., K): (..., K, E)."""
+        return self.code_space.points[tokens + self.token_offsets]
+
+    def embed_noisy(self, clean: Tensor, noisy: NoisyPoints, guess: Guess) -> Tensor:
+        """Embed noisy points of next frames.
+
+        Args:
+            clean: (..., K + 1, D), what `embed` gave for the frames before.
+            noisy: (...).
+            guess: What the first pass says of the points.
+
+        Returns:
+            (..., K + 1, D).
+        """
+        embedded = self.code_space.embed(noisy.points, noisy.sigma, guess)
+        return clean + nn.functional.pad(embedded, (0, 0, 1, 0))
+
     def read_out(self, hidden: Tensor, previous: Tensor) -> Prediction:
         """Turn outputs into predictions of next frames.
 
@@ -163,6 +245,13 @@ class Dynamics(nn.Module):
             self._token_logits(tokens, previous),
             self.reward_head(outcome),
             self.termination_head(outcome).squeeze(-1),
+        )
+
+    def _denoise(self, hidden: Tensor, noisy: NoisyPoints, guess: Guess) -> PointPrediction:
+        outcome = hidden[..., 0, :]
+        denoised = self.code_space.denoise(hidden[..., 1:, :], *noisy, guess)
+        return PointPrediction(
+            denoised, self.reward_head(outcome), self.termination_head(outcome).squeeze(-1)
         )
 
     def _token_logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
@@ -183,8 +272,13 @@ class Dynamics(nn.Module):
             yield port
 
     def forward(
-        self, windows: Windows, past: Tensor, masked: Tensor | None = None
-    ) -> tuple[Prediction, Prediction | None]:
+        self,
+        windows: Windows,
+        past: Tensor,
+        masked: Tensor | None = None,
+        noisy: NoisyPoints | None = None,
+        unseen: Tensor | None = None,
+    ) -> tuple[Prediction, Prediction | PointPrediction | None]:
         """Predict frames 1..T-1 of training windows, each from its clean past.
 
         Args:
@@ -192,24 +286,38 @@ class Dynamics(nn.Module):
             past: (B, T, K), the tokens that the network sees as the past (may be corrupted).
             masked: (R, T - 1, K) bool, hidden tokens of frames 1..T-1 in drafts of the first R
                 windows; None makes no drafts.
+            noisy: (R, T - 1), in Gaussian diffusion in place of `masked`.
+            unseen: (B, T) bool, frames whose tokens the network does not see; each follows one
+                that it sees. None is none of them.
 
         Returns:
             Predictions (B, T - 1) of the first pass, and those (R, T - 1) of the drafts.
         """
+        if unseen is not None:
+            past = torch.where(unseen.unsqueeze(-1), past.roll(1, 1), past)
         previous = past[:, :-1]
         with self.autocast():
             table = self.token_table()
             clean = self.embed(table, previous, windows.actions[:, 1:])
-            drafts = None
+            if unseen is not None:
+                other = self.embed_unseen(clean, windows.actions[:, :-1])
+                clean = torch.where(unseen[:, :-1, None, None], other, clean)
+            sees = visible_past(windows.episode[:, :-1], self.config.context)
+            hidden, seen = self.transformer.read(clean, sees)
+            first = self.read_out(hidden, previous)
+            if noisy is not None:
+                count = len(noisy.sigma)
+                guess = self.code_space.guess(first.token_logits[:count].detach().softmax(-1))
+                drafts = self.embed_noisy(clean[:count], noisy, guess)
+                told = self.noise_modulation(noisy.sigma.flatten())
+                made = self.transformer.draft(drafts, seen, sees, told)
+                return first, self._denoise(made, noisy, guess)
             if masked is not None:
                 count = len(masked)
                 drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
-            sees = visible_past(windows.episode[:, :-1], self.config.context)
-            hidden, made = self.transformer(clean, sees, drafts)
-            first = self.read_out(hidden, previous)
-            if made is None:
-                return first, None
-            return first, self.read_out(made, previous[: len(made)])
+                made = self.transformer.draft(drafts, seen, sees)
+                return first, self.read_out(made, previous[:count])
+            return first, None
 
     def autocast(self) -> torch.autocast:
         """Compute inside this block in the configured precision."""

@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     dynamics_loss: the loss of one batch, a pure function of prediction and target.
+    denoising_loss: its part for drafts in Gaussian diffusion.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,8 +23,9 @@ from torch.nn import functional
 
 from worldgen.config import Config, require
 from worldgen.data.token_dataset import TokenDataset, Windows
+from worldgen.diffusion.gaussian_diffusion import draw_noise_levels, loss_weight
 from worldgen.diffusion.masked_diffusion import mask_tokens
-from worldgen.dynamics import Dynamics, Prediction
+from worldgen.dynamics import Dynamics, NoisyPoints, PointPrediction, Prediction
 from worldgen.errors import TrainingError
 from worldgen.event_recall import NUM_COUNTS, count_events, recall
 from worldgen.two_hot import TwoHot
@@ -36,6 +38,7 @@ __all__ = [
     "DynamicsLoss",
     "DynamicsTrainer",
     "DynamicsTrainingConfig",
+    "denoising_loss",
     "dynamics_loss",
 ]
 
@@ -44,6 +47,8 @@ RECALL_STEPS = 200
 _LOSSES = ("token_loss", "draft_loss", "reward_loss", "termination_loss")
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
+_UNSEEN_OF_EVERY_SECOND = 0.8
+"""Share of every second frame that is hidden, in windows with hidden frames."""
 _UNCHECKED_STEPS = 20
 """Gradient steps between two looks at the losses on a GPU, where each look waits for it."""
 
@@ -75,6 +80,13 @@ class DynamicsTrainingConfig(Config):
     draft_share: float = 0.25
     """Share of windows in which partly known next frames are refined as well, as in the second
     and further denoising passes."""
+    unseen_share: float = 0.5
+    """Share of windows with frames that the network does not see, where two frames may be in
+    flight; these windows have no drafts."""
+    log_sigma_mean: float = 0.0
+    """Gaussian diffusion: mean of the logarithm of the drafts' noise levels (EDM: -1.2)."""
+    log_sigma_std: float = 1.2
+    """Gaussian diffusion: its standard deviation."""
     corrupted_share: float = 0.03
     """Mean share of past tokens replaced by tokens of other frames, so that dreams survive
     their own mistakes."""
@@ -85,9 +97,17 @@ class DynamicsTrainingConfig(Config):
             require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
         require(self.window != 1, "window", "be 0 or at least 2", self.window)
         require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
+        require(self.log_sigma_std > 0, "log_sigma_std", "be over 0", self.log_sigma_std)
         require(self.learning_rate > 0, "learning_rate", "be over 0", self.learning_rate)
         require(0 <= self.ema_decay < 1, "ema_decay", "be in [0, 1)", self.ema_decay)
-        for name in ("event_share", "hard_share", "draft_share", "corrupted_share", "final_rate"):
+        for name in (
+            "event_share",
+            "hard_share",
+            "draft_share",
+            "unseen_share",
+            "corrupted_share",
+            "final_rate",
+        ):
             value = getattr(self, name)
             require(0 <= value <= 1, name, "be in [0, 1]", value)
         share = self.event_share + self.hard_share
@@ -101,7 +121,8 @@ class DynamicsLoss:
     tokens: Tensor
     """Cross-entropy of the tokens from a next frame that is all masked, in nats a token."""
     drafts: Tensor
-    """Cross-entropy of the masked tokens of drafts, in nats a token."""
+    """Cross-entropy of the masked tokens of drafts, in nats a token; in Gaussian diffusion the
+    weighted squared error of their points."""
     reward: Tensor
     """Cross-entropy of the reward's bins, in nats a transition."""
     termination: Tensor
@@ -158,6 +179,29 @@ def dynamics_loss(
     )
 
 
+def denoising_loss(
+    drafts: PointPrediction, windows: Windows, noisy: NoisyPoints, dynamics: Dynamics, batch: int
+) -> Tensor:
+    """Score denoised points of the first R windows of a batch, with reward and termination.
+
+    Eq. 2 of EDM with the weight of its Table 1; a mean over a frame's live entries.
+
+    Args:
+        drafts: (R, T - 1).
+        windows: The targets, B windows of T frames.
+        noisy: (R, T - 1), what the drafts were made of.
+        dynamics: Knows the points.
+        batch: B.
+    """
+    part = windows.rows(slice(len(noisy.sigma)))
+    error = (drafts.denoised - dynamics.points_of(part.tokens[:, 1:])).square()
+    # Each position weighs the same, however many entries of its points are live.
+    by_frame = (error.sum(-1) / dynamics.code_space.live.sum(-1).clamp(min=1)).mean(-1)
+    outcomes = sum(_outcome_losses(drafts, part, dynamics.two_hot))
+    by_window = ((by_frame * loss_weight(noisy.sigma) + outcomes) * part.follows).mean(1)
+    return by_window.sum() / batch
+
+
 def _cross_entropy(prediction: Prediction, tokens: Tensor) -> Tensor:
     return functional.cross_entropy(
         prediction.token_logits.float().flatten(0, 2), tokens.flatten(), reduction="none"
@@ -165,7 +209,7 @@ def _cross_entropy(prediction: Prediction, tokens: Tensor) -> Tensor:
 
 
 def _outcome_losses(
-    prediction: Prediction, windows: Windows, two_hot: TwoHot
+    prediction: Prediction | PointPrediction, windows: Windows, two_hot: TwoHot
 ) -> tuple[Tensor, Tensor]:
     """Losses of reward and termination, (B, T - 1) each."""
     reward = -(
@@ -240,11 +284,11 @@ class DynamicsTrainer:
             TrainingError: If a loss is not finite; the weights are then the last good ones.
         """
         self.dynamics.train()
-        windows, masked, past = self._draw()
+        batch = self._draw()
         if self.gradient_step % RECALL_STEPS == 0:
             self.forget_events()
-        loss = self._loss(windows, masked, past)
-        self.dataset.set_priority(windows, self._gathered(loss.transitions))
+        loss = self._loss(batch)
+        self._set_priority(batch.windows, self._gathered(loss.transitions), batch.unseen)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
@@ -264,15 +308,22 @@ class DynamicsTrainer:
         self._recent.append(parts)
         return dict(zip(_LOSSES, parts, strict=True))
 
-    def _loss(self, windows: Windows, masked: Tensor | None, past: Tensor) -> DynamicsLoss:
+    def _loss(self, batch: _Batch) -> DynamicsLoss:
         """Score a batch, or this process's share of it: every n-th window."""
         if self._fabric is not None:
-            share = slice(self._fabric.global_rank, None, self._fabric.world_size)
-            windows, past = windows.rows(share), past[share]
-            masked = None if masked is None or not len(masked[share]) else masked[share]
-        first, drafts = self._network(*vars(windows).values(), past, masked)
-        self._events += count_events(first, windows, self.dynamics.two_hot)
-        return dynamics_loss(first, drafts, windows, masked, self.dynamics.two_hot)
+            batch = batch.rows(slice(self._fabric.global_rank, None, self._fabric.world_size))
+        points, sigma = batch.noisy or (None, None)
+        first, drafts = self._network(
+            *vars(batch.windows).values(), batch.past, batch.masked, points, sigma, batch.unseen
+        )
+        windows, two_hot = batch.windows, self.dynamics.two_hot
+        self._events += count_events(first, windows, two_hot, batch.unseen)
+        unmasked = drafts if isinstance(drafts, Prediction) else None
+        loss = dynamics_loss(first, unmasked, windows, batch.masked, two_hot)
+        if isinstance(drafts, PointPrediction) and batch.noisy is not None:
+            made = denoising_loss(drafts, windows, batch.noisy, self.dynamics, len(batch.past))
+            loss = replace(loss, drafts=made)
+        return loss
 
     def gather_events(self) -> None:
         """Bring the counts behind `recall` to the first process; to be called by all at once."""
@@ -313,8 +364,8 @@ class DynamicsTrainer:
         assert isinstance(reduced, Tensor)
         return reduced
 
-    def _draw(self) -> tuple[Windows, Tensor | None, Tensor]:
-        """Draw windows, masks of drafts, and the past as the network is to see it."""
+    def _draw(self) -> _Batch:
+        """Draw windows, their drafts, and the past as the network is to see it."""
         config, network = self.config, self.dynamics
         length = config.window or 2 * network.config.context
         windows = self.dataset.sample_windows(
@@ -325,11 +376,51 @@ class DynamicsTrainer:
             generator=self.generator,
         )
         count = round(config.batch_size * config.draft_share)
-        masked = None
+        masked, noisy = None, None
         if count:
             shape = (count, length - 1, network.num_tokens)
             masked = mask_tokens(shape, self.generator)
-        return windows, masked, _corrupt(windows.tokens, config.corrupted_share, self.generator)
+            if network.config.process == "gaussian":
+                noisy, masked = self._noise(windows.tokens[:count, 1:]), None
+        past = _corrupt(windows.tokens, config.corrupted_share, self.generator)
+        unseen = self._hide(windows, count if masked is not None else 0)
+        return _Batch(windows, past, masked, noisy, unseen)
+
+    def _hide(self, windows: Windows, num_drafts: int) -> Tensor | None:
+        """Choose frames (B, T) that the network does not see: most of every second one."""
+        batch, length = windows.tokens.shape[:2]
+        count = min(round(batch * self.config.unseen_share), batch - num_drafts)
+        if self.dynamics.config.frames_in_flight == 1 or count <= 0:
+            return None
+        device = self.generator.device
+        rows = num_drafts + torch.randperm(
+            batch - num_drafts, generator=self.generator, device=device
+        )
+        noise = torch.rand(batch, length + 1, generator=self.generator, device=device)
+        odd = (torch.arange(length, device=device) + (noise[:, length:] < 0.5)) % 2 == 1
+        unseen = odd & (noise[:, :length] < _UNSEEN_OF_EVERY_SECOND)
+        unseen[:, 1:] &= windows.follows
+        unseen[:, 0] = False
+        chosen = torch.zeros(batch, 1, dtype=torch.bool, device=device)
+        chosen[rows[:count]] = True
+        return unseen & chosen
+
+    def _set_priority(self, windows: Windows, losses: Tensor, unseen: Tensor | None) -> None:
+        """Note the losses of windows of which the network saw everything."""
+        if unseen is not None:
+            whole = ~unseen.any(1)
+            windows, losses = windows.rows(whole), losses[whole]
+        self.dataset.set_priority(windows, losses)
+
+    def _noise(self, tokens: Tensor) -> NoisyPoints:
+        """Draw noise levels for frames (R, T - 1, K), and put noise on their points."""
+        config, space = self.config, self.dynamics.code_space
+        sigma = draw_noise_levels(
+            tuple(tokens.shape[:2]), config.log_sigma_mean, config.log_sigma_std, self.generator
+        )
+        points = self.dynamics.points_of(tokens)
+        noise = torch.randn(points.shape, generator=self.generator, device=points.device)
+        return NoisyPoints(points + sigma[..., None, None] * noise * space.live, sigma)
 
     def _follow(self) -> None:
         """Move the average of the weights; it starts fast."""
@@ -423,17 +514,39 @@ class DynamicsTrainer:
             self._good = copy.deepcopy(self.dynamics.state_dict())
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What one gradient step learns from; drafts are of the first R of B windows."""
+
+    windows: Windows
+    past: Tensor
+    masked: Tensor | None
+    noisy: NoisyPoints | None
+    unseen: Tensor | None
+
+    def rows(self, rows: slice) -> _Batch:
+        """Choose every n-th window, with its draft if it has one."""
+        return _Batch(
+            self.windows.rows(rows),
+            self.past[rows],
+            None if self.masked is None or not len(self.masked[rows]) else self.masked[rows],
+            None if self.noisy is None else NoisyPoints(*(part[rows] for part in self.noisy)),
+            None if self.unseen is None else self.unseen[rows],
+        )
+
+
 class _OnTensors(nn.Module):
-    """The network with windows as single tensors, as several processes want their inputs."""
+    """The network with its batch as single tensors, as several processes want their inputs."""
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__()
         self.dynamics = dynamics
 
-    def forward(self, *inputs: Tensor) -> tuple[Prediction, Prediction | None]:
-        *windows, past, masked = inputs
-        result: tuple[Prediction, Prediction | None] = self.dynamics(
-            Windows(*windows), past, masked
+    def forward(self, *inputs: Tensor) -> tuple[Prediction, Prediction | PointPrediction | None]:
+        *windows, past, masked, points, sigma, unseen = inputs
+        noisy = None if points is None else NoisyPoints(points, sigma)
+        result: tuple[Prediction, Prediction | PointPrediction | None] = self.dynamics(
+            Windows(*windows), past, masked, noisy, unseen
         )
         return result
 

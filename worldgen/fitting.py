@@ -123,6 +123,7 @@ def _introduce(model: WorldModel, dataset: TokenDataset) -> None:
     """Tell the dynamics what codes stand for, and what of codes and rewards occurs."""
     model.dynamics.set_code_contents(model.tokenizer.code_contents())
     model.dynamics.set_seen_codes(dataset.tokens)
+    model.dynamics.set_code_vectors(model.tokenizer.codebook_vectors())
     model.dynamics.two_hot.restrict(dataset.rewards)
 
 

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worldgen.code_space import as_guess
+from worldgen.codes import CodePort
+from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.dynamics import Dynamics
-from worldgen.transformer import Block, KeyValueCache, attend
+from worldgen.transformer import Block, KeyValueCache, attend, gate, modulate
 
 __all__ = ["FrozenDynamics"]
 
@@ -36,9 +39,16 @@ class FrozenDynamics:
         self._actions = dynamics.action_embedding
         self._offsets = dynamics.token_offsets
         self._positions = dynamics.positions.detach()
-        self._mask_vector = dynamics.mask_vector.detach()
         self._table = dynamics.token_table()
-        self._draft_table = dynamics.read_draft(self._table)
+        if dynamics.config.frames_in_flight > 1:
+            self._earlier = dynamics.read_earlier
+        if dynamics.config.process == "masked":
+            self._mask_vector = dynamics.mask_vector.detach()
+            self._draft_table = dynamics.read_draft(self._table)
+        else:
+            self._space = dynamics.code_space
+            self._noise_modulation = dynamics.noise_modulation
+            self._modulations: dict[float, list[Tensor]] = {}
         transformer = dynamics.transformer
         self._blocks = [
             _FrozenBlock(block, transformer.cosine, transformer.sine, dtype)
@@ -69,12 +79,31 @@ class FrozenDynamics:
         ]
         self.codes = torch.cat(rows)
         """(K, v) int64: the code that each logit of a position stands for."""
+        if dynamics.config.process == "gaussian":
+            self._set_points(ports, seen)
+
+    def _set_points(self, ports: list[CodePort], seen: list[Tensor]) -> None:
+        """Lay the points of the codes that occur beside each other."""
+        self._points = self._space.points[self.codes + self._offsets.unsqueeze(1)]  # (K, v, E)
+        padding = [
+            (torch.arange(self._widest, device=codes.device) >= len(codes)).expand(
+                port.codebook.num_tokens, -1
+            )
+            for port, codes in zip(ports, seen, strict=True)
+        ]
+        self._half_norms = self._points.square().sum(-1) / 2
+        self._half_norms.masked_fill_(torch.cat(padding), torch.inf)  # no code: never the nearest
 
     def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """Embed clean frames (B, K) and the actions (B, A) taken in them: (B, K + 1, D)."""
         action = self._actions(actions).unsqueeze(1)
         embedded = functional.embedding(tokens + self._offsets, self._table)
         return torch.cat([action, embedded + action], 1) + self._positions
+
+    def embed_unseen(self, tokens: Tensor, earlier: Tensor, actions: Tensor) -> Tensor:
+        """Embed frames that are reached from (B, K) by `earlier`, and left by `actions`."""
+        added = self._earlier(self._actions(earlier)).unsqueeze(1)
+        return self.embed(tokens, actions) + added  # type: ignore[no-any-return]
 
     def embed_drafts(self, clean: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
         """Embed drafts (B, K) of the frames after `clean` (B, K + 1, D)."""
@@ -83,6 +112,46 @@ class FrozenDynamics:
         drafts = clean.clone()
         drafts[:, 1:] += known
         return drafts
+
+    def embed_noisy(self, clean: Tensor, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
+        """Embed noisy points (B, K, E) of the frames after `clean` (B, K + 1, D), and a guess."""
+        drafts = clean.clone()
+        drafts[:, 1:] += self._space.embed(noisy, noisy.new_tensor(sigma), guess)
+        return drafts
+
+    def modulation(self, sigma: float) -> list[Tensor]:
+        """Give what tells the layers a noise level, (1, 1, 6 D) each; made once a level."""
+        if sigma not in self._modulations:
+            level = self._table.new_full((1,), sigma, dtype=torch.float32)
+            self._modulations[sigma] = self._noise_modulation(level)
+        return self._modulations[sigma]
+
+    def denoise(self, hidden: Tensor, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
+        """Turn outputs (B, K + 1, D) for noisy points (B, K, E) into denoised ones."""
+        return self._space.denoise(hidden[:, 1:], noisy, noisy.new_tensor(sigma), guess)
+
+    def guess(self, weights: Tensor) -> Guess:
+        """Give the moments of the points of the codes that occur, by weights (B, K, v)."""
+        shares = weights / weights.sum(-1, keepdim=True)
+        return as_guess(
+            torch.einsum("bkv,kve->bke", shares, self._points),
+            torch.einsum("bkv,kve->bke", shares, self._points.square()),
+        )
+
+    def nearest_codes(self, points: Tensor) -> Tensor:
+        """Snap points (B, K, E) to codes that occur: (B, K)."""
+        # |p - c|^2 without the |p|^2 that no code changes.
+        distances = self._half_norms - torch.einsum("bke,kve->bkv", points, self._points)
+        return self.codes_of(distances.argmin(-1))
+
+    def codes_of(self, choices: Tensor) -> Tensor:
+        """Give the codes (B, K) of places (B, K) in the last dimension of logits."""
+        codes = self.codes.expand(len(choices), -1, -1)
+        return codes.gather(2, choices.unsqueeze(2)).squeeze(2)
+
+    def live_entries(self) -> Tensor:
+        """(K, E) float32: 1 where the points of a position differ at all."""
+        return self._space.live
 
     def extend(
         self, clean: Tensor, time: int, hidden: Tensor, cache: KeyValueCache, slot: slice
@@ -96,15 +165,66 @@ class FrozenDynamics:
             clean = block.combine(clean, queries, cache.keys[layer], cache.values[layer], mask)
         return self._norm(clean).to(self.dtype)  # type: ignore[no-any-return]
 
-    def refine(self, drafts: Tensor, time: int, hidden: Tensor, cache: KeyValueCache) -> Tensor:
+    def extend_twice(
+        self,
+        frames: tuple[Tensor, Tensor],
+        time: int,
+        hidden: tuple[Tensor, Tensor],
+        cache: KeyValueCache,
+        slots: tuple[slice, slice],
+    ) -> tuple[Tensor, Tensor]:
+        """Process two frames one after the other in one pass; the first sees not the second."""
+        masks = hidden[0].to(self.dtype), hidden[1].to(self.dtype)
+        both = torch.cat(frames)
+        for layer, block in enumerate(self._blocks):
+            queries = []
+            for index, half in enumerate(block.normed(both).chunk(2)):
+                found, keys, values = block.project_normed(half, (time + index) % self._period)
+                queries.append(found)
+                cache.keys[layer, :, :, slots[index]] = keys
+                cache.values[layer, :, :, slots[index]] = values
+            keys, values = cache.keys[layer], cache.values[layer]
+            attended = [attend(q, keys, values, m) for q, m in zip(queries, masks, strict=True)]
+            both = block.finish(both, torch.cat(attended))
+        outputs = self._norm(both).to(self.dtype)
+        return outputs[: len(frames[0])], outputs[len(frames[0]) :]
+
+    def extend_rows(
+        self,
+        clean: Tensor,
+        time: int,
+        hidden: Tensor,
+        cache: KeyValueCache,
+        slot: slice,
+        rows: Tensor,
+    ) -> Tensor:
+        """Do what `extend` does for some rows (R,); `clean` and `hidden` are theirs."""
+        mask = hidden.to(self.dtype)
+        for layer, block in enumerate(self._blocks):
+            queries, keys, values = block.project(clean, time % self._period)
+            cache.keys[layer, rows, :, slot] = keys
+            cache.values[layer, rows, :, slot] = values
+            keys, values = cache.keys[layer][rows], cache.values[layer][rows]
+            clean = block.combine(clean, queries, keys, values, mask)
+        return self._norm(clean).to(self.dtype)  # type: ignore[no-any-return]
+
+    def refine(
+        self,
+        drafts: Tensor,
+        time: int,
+        hidden: Tensor,
+        cache: KeyValueCache,
+        modulation: list[Tensor] | None = None,
+    ) -> Tensor:
         """See `Transformer.refine`."""
         own = hidden.new_zeros(len(drafts), 1, 1, drafts.shape[1])
         mask = torch.cat([hidden, own], 3).to(self.dtype)
         for layer, block in enumerate(self._blocks):
-            queries, keys, values = block.project(drafts, time % self._period)
+            told = modulation[layer] if modulation else None
+            queries, keys, values = block.project(drafts, time % self._period, told)
             keys = torch.cat([cache.keys[layer], keys], 2)
             values = torch.cat([cache.values[layer], values], 2)
-            drafts = block.combine(drafts, queries, keys, values, mask)
+            drafts = block.combine(drafts, queries, keys, values, mask, told)
         return self._norm(drafts).to(self.dtype)  # type: ignore[no-any-return]
 
     def token_logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
@@ -147,23 +267,38 @@ class _FrozenBlock:
             for time in range(len(cosine))
         ]
 
-    def project(self, inputs: Tensor, time: int) -> tuple[Tensor, Tensor, Tensor]:
-        batch, length, width = inputs.shape
-        normed = self._norms[0](inputs).to(self._out[0].dtype)
+    def project(
+        self, inputs: Tensor, time: int, modulation: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return self.project_normed(self.normed(inputs, modulation), time)
+
+    def normed(self, inputs: Tensor, modulation: Tensor | None = None) -> Tensor:
+        return modulate(self._norms[0](inputs), modulation, 0).to(self._out[0].dtype)
+
+    def project_normed(self, normed: Tensor, time: int) -> tuple[Tensor, Tensor, Tensor]:
+        batch, length, width = normed.shape
         projected = functional.linear(normed, *self._in[time])
         projected = projected.view(batch, length, 3, self._heads, width // self._heads)
         queries, keys, values = projected.permute(2, 0, 3, 1, 4).unbind()
         return queries, keys, values
 
     def combine(
-        self, inputs: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self,
+        inputs: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor,
+        modulation: Tensor | None = None,
     ) -> Tensor:
-        attended = attend(queries, keys, values, mask)
+        return self.finish(inputs, attend(queries, keys, values, mask), modulation)
+
+    def finish(self, inputs: Tensor, attended: Tensor, modulation: Tensor | None = None) -> Tensor:
         attended = attended.transpose(1, 2).reshape(inputs.shape)
-        hidden = inputs + functional.linear(attended, *self._out)
-        normed = self._norms[1](hidden).to(attended.dtype)
+        hidden = inputs + gate(functional.linear(attended, *self._out), modulation, 0)
+        normed = modulate(self._norms[1](hidden), modulation, 1).to(attended.dtype)
         widened = functional.gelu(functional.linear(normed, *self._widen))
-        return hidden.add_(functional.linear(widened, *self._narrow))
+        return hidden.add_(gate(functional.linear(widened, *self._narrow), modulation, 1))
 
 
 def _linear(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ Classes:
 
 The network's first pass of an environment step reads the last frame and the action, keeps the
 frame's keys and values, and is the first denoising step of the next frame. S - 1 further passes
-refine the draft.
+refine the draft. With two frames in flight, one pass makes two frames whose actions are known.
 """
 
 from __future__ import annotations
@@ -17,14 +17,11 @@ from torch import Tensor
 
 from worldgen.data.token_dataset import Context
 from worldgen.device import resolve_precision
-from worldgen.diffusion.masked_diffusion import (
-    SamplerConfig,
-    draw_tokens,
-    unmask,
-    unmasking_counts,
-)
+from worldgen.diffusion.frame_sampler import make_sampler
+from worldgen.diffusion.gaussian_diffusion import Guess
+from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics
-from worldgen.errors import ShapeError
+from worldgen.errors import ConfigError, ShapeError
 from worldgen.frozen_dynamics import FrozenDynamics
 from worldgen.transformer import KeyValueCache, visible_past
 
@@ -71,15 +68,27 @@ class Imagination:
         device = dynamics.device
         size = dynamics.frame_size
         dtype = resolve_precision(dynamics.config.precision, device)
+        flight = sampler.frames_in_flight
+        if flight > dynamics.config.frames_in_flight:
+            raise ConfigError(
+                f"`frames_in_flight` must be at most {dynamics.config.frames_in_flight}, for which "
+                f"the network was trained, got {flight}: set `DynamicsConfig.frames_in_flight`"
+            )
+        # A second frame in flight must not take the place of one that the first still sees.
+        self._num_slots = self.context + flight - 1
+        self.network_passes = 0.0
+        """Made so far; one over some of the rows counts as their share."""
         self._cache = KeyValueCache(
-            dynamics.config.transformer, num_rows, self.context, size, device, dtype
+            dynamics.config.transformer, num_rows, self._num_slots, size, device, dtype
         )
         self._clock = self.context - 1
         self.tokens = torch.zeros(num_rows, dynamics.num_tokens, dtype=torch.int64, device=device)
         self._ready = False
         # 0 where a key may be seen, -inf where it belongs to no frame of this row.
-        self._hidden = torch.zeros(num_rows, 1, 1, self.context * size, device=device)
-        self._counts = unmasking_counts(dynamics.num_tokens, sampler.denoising_steps)
+        self._hidden = torch.zeros(num_rows, 1, 1, self._num_slots * size, device=device)
+        self._sampler = make_sampler(
+            dynamics.config.process, sampler, dynamics.num_tokens, generator
+        )
 
     @torch.inference_mode()
     def reset(self, context: Context) -> None:
@@ -135,7 +144,15 @@ class Imagination:
 
     def _slot(self, time: int) -> slice:
         size = self.dynamics.frame_size
-        return slice(time % self.context * size, (time % self.context + 1) * size)
+        return slice(time % self._num_slots * size, (time % self._num_slots + 1) * size)
+
+    def _hidden_at(self, time: int) -> Tensor:
+        """Say what the frame of a time does not see: other rows' past, and what is not in C."""
+        if self._num_slots == self.context:
+            return self._hidden
+        hidden = self._hidden.clone()
+        hidden[:, :, :, self._slot(time + 1)] = -torch.inf
+        return hidden
 
     @torch.inference_mode()
     def step(self, actions: Tensor) -> ImaginedStep:
@@ -144,38 +161,162 @@ class Imagination:
         Args:
             actions: (B, A) encoded, on the network's device.
         """
+        self._check(actions)
+        frame = _Frame(self, self._network.embed(self.tokens, actions))
+        self.tokens = self._sampler.sample(frame)
+        reward, termination = self._network.outcome(frame.outputs)
+        self._clock += 1
+        # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
+        return ImaginedStep(self.tokens.clone(), reward, termination, termination > 0.5)
+
+    @torch.inference_mode()
+    def step_twice(
+        self, actions: Tensor, next_actions: Tensor
+    ) -> tuple[ImaginedStep, ImaginedStep]:
+        """Imagine two environment steps in one network pass, and another for unsure rows.
+
+        The second frame is predicted beside the first, from the action taken in it. Rows whose
+        second frame is less sure than `SamplerConfig.flight_confidence` make it again from the
+        finished first frame.
+
+        Args:
+            actions: (B, A) encoded, on the network's device.
+            next_actions: (B, A), those of the step after.
+
+        Raises:
+            ConfigError: If the sampler has only one frame in flight.
+        """
+        if self.sampler.frames_in_flight < 2:
+            raise ConfigError(
+                "`step_twice` needs `SamplerConfig(frames_in_flight=2)`, got "
+                f"{self.sampler.frames_in_flight}"
+            )
+        self._check(actions)
+        self._check(next_actions)
+        network, time, before = self._network, self._clock, self.tokens
+        slots = self._slot(time), self._slot(time + 1)
+        for slot in slots:
+            self._hidden[:, :, :, slot] = 0
+        hidden = self._hidden_at(time), self._hidden_at(time + 1)
+        frames = (
+            network.embed(before, actions),
+            network.embed_unseen(before, actions, next_actions),
+        )
+        outputs = network.extend_twice(frames, time, hidden, self._cache, slots)
+        self.network_passes += 1
+        both, sureness = self._choose(torch.cat(outputs), before.repeat(2, 1))
+        first, tokens = both.chunk(2)
+        outcome = network.outcome(outputs[1])
+        rows = (sureness[self.num_rows :] < self.sampler.flight_confidence).nonzero().flatten()
+        if len(rows):
+            clean = network.embed(first[rows], next_actions[rows])
+            again = network.extend_rows(
+                clean, time + 1, hidden[1][rows], self._cache, slots[1], rows
+            )
+            self.network_passes += len(rows) / self.num_rows
+            tokens[rows] = self._choose(again, first[rows])[0]
+            for whole, part in zip(outcome, network.outcome(again), strict=True):
+                whole[rows] = part
+        self.tokens = tokens
+        self._clock += 2
+        reward, ends = network.outcome(outputs[0])
+        return (
+            ImaginedStep(first, reward, ends, ends > 0.5),
+            ImaginedStep(tokens.clone(), *outcome, outcome[1] > 0.5),
+        )
+
+    def roll(self, actions: Tensor) -> list[ImaginedStep]:
+        """Imagine H environment steps whose actions are known, two a pass where the sampler can.
+
+        Args:
+            actions: (B, H, A) encoded, on the network's device.
+        """
+        steps: list[ImaginedStep] = []
+        horizon = actions.shape[1]
+        while len(steps) < horizon:
+            here = len(steps)
+            if self.sampler.frames_in_flight > 1 and here + 1 < horizon:
+                steps += self.step_twice(actions[:, here], actions[:, here + 1])
+            else:
+                steps.append(self.step(actions[:, here]))
+        return steps
+
+    def _choose(self, outputs: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+        """Make frames of a pass's outputs: tokens (R, K), and how sure the likeliest are (R,)."""
+        logits = self._network.token_logits(outputs, previous)
+        frame = _Scored(self._network, logits)
+        sureness = logits.float().log_softmax(-1).amax(-1).sum(-1).exp()
+        return self._sampler.sample(frame), sureness
+
+    def _check(self, actions: Tensor) -> None:
         if not self._ready:
             raise ShapeError("call `reset` with a context before `step`")
         shape = (self.num_rows, self.dynamics.action_embedding.num_dims)
         if actions.shape != shape:
             raise ShapeError(f"`actions` must have shape {shape}, got {tuple(actions.shape)}")
-        network, known = self._network, None
-        clean = network.embed(self.tokens, actions)
-        draft = self.tokens
-        for count in self._counts:
-            outputs = self._first(clean) if known is None else self._refine(clean, draft, ~known)
-            logits = network.token_logits(outputs, self.tokens)
-            drawn, probability = draw_tokens(logits, self.sampler, self.generator)
-            drawn = (
-                self._network.codes.expand(self.num_rows, -1, -1)
-                .gather(2, drawn.unsqueeze(2))
-                .squeeze(2)
-            )
-            draft = drawn if known is None else torch.where(known, draft, drawn)
-            if count < self.dynamics.num_tokens:
-                known = torch.zeros_like(draft, dtype=torch.bool) if known is None else known
-                known = unmask(known, probability, count, self.sampler, self.generator)
-        reward, termination = network.outcome(outputs)
-        self.tokens = draft
-        self._clock += 1
-        # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
-        return ImaginedStep(draft.clone(), reward, termination, termination > 0.5)
 
     def _first(self, clean: Tensor) -> Tensor:
         slot = self._slot(self._clock)
         self._hidden[:, :, :, slot] = 0
-        return self._network.extend(clean, self._clock, self._hidden, self._cache, slot)
+        self.network_passes += 1
+        hidden = self._hidden_at(self._clock)
+        return self._network.extend(clean, self._clock, hidden, self._cache, slot)
 
-    def _refine(self, clean: Tensor, draft: Tensor, masked: Tensor) -> Tensor:
-        drafts = self._network.embed_drafts(clean, draft, masked)
-        return self._network.refine(drafts, self._clock + 1, self._hidden, self._cache)
+    def _refine(self, drafts: Tensor, modulation: list[Tensor] | None = None) -> Tensor:
+        self.network_passes += 1
+        hidden = self._hidden_at(self._clock)
+        return self._network.refine(drafts, self._clock + 1, hidden, self._cache, modulation)
+
+
+class _Codes:
+    """What a `FrameNetwork` knows of codes."""
+
+    def __init__(self, network: FrozenDynamics) -> None:
+        self._network = network
+        self.codes_of = network.codes_of
+        self.guess = network.guess
+        self.nearest_codes = network.nearest_codes
+        self.live_entries = network.live_entries
+
+
+class _Scored(_Codes):
+    """Next frames whose only pass is done; see `FrameNetwork`."""
+
+    def __init__(self, network: FrozenDynamics, logits: Tensor) -> None:
+        super().__init__(network)
+        self._logits = logits
+
+    def first(self) -> Tensor:
+        return self._logits
+
+    def unmasked(self, tokens: Tensor, masked: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def denoised(self, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
+        raise NotImplementedError
+
+
+class _Frame(_Codes):
+    """One next frame of all rows in the making; see `FrameNetwork`."""
+
+    outputs: Tensor
+    """Of the newest network pass, (B, K + 1, D)."""
+
+    def __init__(self, engine: Imagination, clean: Tensor) -> None:
+        super().__init__(engine._network)
+        self._engine = engine
+        self._clean, self._previous = clean, engine.tokens
+
+    def first(self) -> Tensor:
+        self.outputs = self._engine._first(self._clean)
+        return self._network.token_logits(self.outputs, self._previous)
+
+    def unmasked(self, tokens: Tensor, masked: Tensor) -> Tensor:
+        drafts = self._network.embed_drafts(self._clean, tokens, masked)
+        self.outputs = self._engine._refine(drafts)
+        return self._network.token_logits(self.outputs, self._previous)
+
+    def denoised(self, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
+        drafts = self._network.embed_noisy(self._clean, noisy, sigma, guess)
+        self.outputs = self._engine._refine(drafts, self._network.modulation(sigma))
+        return self._network.denoise(self.outputs, noisy, sigma, guess)

@@ -6,6 +6,7 @@ Classes:
 Functions:
     visible_past: which clean frames each frame may see.
     attend: scaled dot-product attention in the form that is fastest here.
+    modulate, gate: adaptive layer normalisation by the noise level, where there is one.
 
 Block diffusion (BD3-LM), Arriola et al. 2025, https://arxiv.org/abs/2503.09573, with one
 difference: the tokens of clean frame t, with the action that follows, are themselves the first
@@ -16,7 +17,7 @@ one: draft t + 1 sees clean frames up to t and itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,16 @@ from torch.nn import functional
 
 from worldgen.config import Config, require
 
-__all__ = ["Block", "KeyValueCache", "Transformer", "TransformerConfig", "attend", "visible_past"]
+__all__ = [
+    "Block",
+    "KeyValueCache",
+    "Transformer",
+    "TransformerConfig",
+    "attend",
+    "gate",
+    "modulate",
+    "visible_past",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +135,11 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(config.width)
 
     def forward(
-        self, clean: Tensor, sees: Tensor, drafts: Tensor | None = None
+        self,
+        clean: Tensor,
+        sees: Tensor,
+        drafts: Tensor | None = None,
+        modulation: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Process windows of frames, and drafts of the frame after each.
 
@@ -134,35 +148,55 @@ class Transformer(nn.Module):
             sees: What `visible_past` gave, (B, F, C).
             drafts: (R, F, N, D), times 1..F, of the first R windows; draft t + 1 sees what clean
                 frame t sees and itself.
+            modulation: Of the drafts, (R F, 1, 6 D) a layer, or None.
 
         Returns:
             Outputs like `clean` and like `drafts`.
         """
-        shape, size = clean.shape, clean.shape[2]
+        outputs, past = self.read(clean, sees)
+        return outputs, None if drafts is None else self.draft(drafts, past, sees, modulation)
+
+    def read(self, clean: Tensor, sees: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Process windows of frames.
+
+        Returns:
+            Outputs like `clean`, and of each layer the keys and values that each frame sees,
+            (B F, heads, C N, D / heads).
+        """
+        shape = clean.shape
         times = torch.arange(shape[1], device=clean.device)
-        rotation, next_rotation = (self._rotation_of_frames(t) for t in (times, times + 1))
-        bias = _bias(sees.flatten(0, 1), size)  # (B F, 1, 1, C N)
-        hidden, made = clean.flatten(0, 1), None
-        if drafts is not None:
-            made = drafts.flatten(0, 1)
-            own = bias.new_zeros(len(made), 1, 1, size)
-            made_bias = torch.cat([bias[: len(made)], own], 3)
+        rotation = _repeat(self._rotation_of_frames(times), shape[0])
+        bias = _bias(sees.flatten(0, 1), shape[2])  # (B F, 1, 1, C N)
+        hidden, past = clean.flatten(0, 1), []
         for block in self.each_block():
-            queries, keys, values = block.project(hidden, _repeat(rotation, shape[0]))
+            queries, keys, values = block.project(hidden, rotation)
             keys, values = self._with_past(keys, shape[0]), self._with_past(values, shape[0])
             hidden = block.combine(hidden, queries, keys, values, bias)
-            if made is not None:
-                rows = len(made)
-                queries, own_keys, own_values = block.project(
-                    made, _repeat(next_rotation, rows // shape[1])
-                )
-                keys = torch.cat([keys[:rows], own_keys], 2)
-                values = torch.cat([values[:rows], own_values], 2)
-                made = block.combine(made, queries, keys, values, made_bias)
-        outputs: Tensor = self.norm(hidden).view(shape)
-        if made is None or drafts is None:
-            return outputs, None
-        return outputs, self.norm(made).view(drafts.shape)
+            past.append((keys, values))
+        return self.norm(hidden).view(shape), past
+
+    def draft(
+        self,
+        drafts: Tensor,
+        past: list[tuple[Tensor, Tensor]],
+        sees: Tensor,
+        modulation: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Process drafts beside what `read` gave for the frames before; see `forward`."""
+        shape, made = drafts.shape, drafts.flatten(0, 1)
+        rows = len(made)
+        times = torch.arange(1, shape[1] + 1, device=drafts.device)
+        rotation = _repeat(self._rotation_of_frames(times), shape[0])
+        bias = _bias(sees[: shape[0]].flatten(0, 1), shape[2])
+        bias = torch.cat([bias, bias.new_zeros(rows, 1, 1, shape[2])], 3)
+        for layer, block in enumerate(self.each_block()):
+            told = modulation[layer] if modulation else None
+            queries, own_keys, own_values = block.project(made, rotation, told)
+            keys = torch.cat([past[layer][0][:rows], own_keys], 2)
+            values = torch.cat([past[layer][1][:rows], own_values], 2)
+            made = block.combine(made, queries, keys, values, bias, told)
+        outputs: Tensor = self.norm(made).view(shape)
+        return outputs
 
     def each_block(self) -> Iterator[Block]:
         """Give the layers in their order."""
@@ -242,26 +276,48 @@ class Block(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def project(
-        self, hidden: Tensor, rotation: tuple[Tensor, Tensor]
+        self, hidden: Tensor, rotation: tuple[Tensor, Tensor], modulation: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, heads, L, D / heads), the first two rotated."""
         batch, length, width = hidden.shape
-        projected = self.project_in(self.attention_norm(hidden))
+        projected = self.project_in(modulate(self.attention_norm(hidden), modulation, 0))
         projected = projected.view(batch, length, 3, self.heads, width // self.heads)
         queries, keys, values = projected.permute(2, 0, 3, 1, 4)
         return _rotate(queries, rotation), _rotate(keys, rotation), values
 
     def combine(
-        self, hidden: Tensor, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self,
+        hidden: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor,
+        modulation: Tensor | None = None,
     ) -> Tensor:
         """Attend, then the perceptron, each added to the residual stream."""
         attended = attend(queries, keys, values, mask)
         attended = attended.transpose(1, 2).reshape(hidden.shape)
-        hidden = hidden + self.project_out(attended)
+        hidden = hidden + gate(self.project_out(attended), modulation, 0)
+        normed = modulate(self.perceptron_norm(hidden), modulation, 1)
         # Not GELU's tanh form, which is six times slower on a CPU in bfloat16.
-        widened = functional.gelu(self.widen(self.perceptron_norm(hidden)))
-        result: Tensor = hidden + self.narrow(widened)
+        widened = functional.gelu(self.widen(normed))
+        result: Tensor = hidden + gate(self.narrow(widened), modulation, 1)
         return result
+
+
+def modulate(normed: Tensor, modulation: Tensor | None, half: int) -> Tensor:
+    """Shift and scale a layer's input (M, N, D) by its half of (M, 1, 6 D), or leave it."""
+    if modulation is None:
+        return normed
+    shift, scale, _ = modulation.chunk(2, -1)[half].chunk(3, -1)
+    return normed * (1 + scale) + shift
+
+
+def gate(added: Tensor, modulation: Tensor | None, half: int) -> Tensor:
+    """Scale what a layer adds to the residual stream."""
+    if modulation is None:
+        return added
+    return added * (1 + modulation.chunk(2, -1)[half].chunk(3, -1)[2])
 
 
 def attend(

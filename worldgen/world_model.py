@@ -25,7 +25,7 @@ from worldgen.data.environment import EnvironmentSpec, EnvLike, environment_spec
 from worldgen.data.episode import Episode
 from worldgen.data.token_dataset import Context, TokenDataset
 from worldgen.device import resolve_device
-from worldgen.diffusion.masked_diffusion import SamplerConfig
+from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics, DynamicsConfig
 from worldgen.dynamics_training import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
@@ -109,6 +109,7 @@ class WorldModel:
                 config.dynamics,
                 self.tokenizer.codebooks,
                 self.action_codec,
+                self.tokenizer.embedding_size,
             )
         self.dynamics = dynamics.to(device).eval()
 
@@ -301,6 +302,12 @@ class WorldModel:
             context = self._first_frames(context)
         engine = self.imagination(len(context), sampler=sampler, seed=seed)
         engine.reset(context)
+        flight = engine.sampler.frames_in_flight
+        if flight > 1 and policy is not None:
+            raise ConfigError(
+                f"`frames_in_flight` must be 1 with a policy, got {flight}: it makes frames whose "
+                "actions are known in advance"
+            )
         taken, results = [], []
         for time in range(horizon):
             action = np.asarray(choose(time, self.decode, engine.tokens))
@@ -308,8 +315,11 @@ class WorldModel:
                 raise ShapeError(
                     f"there must be an action for each of {len(context)} worlds, got {len(action)}"
                 )
-            results.append(engine.step(self.encode_actions(action)))
             taken.append(action)
+            if flight == 1:
+                results.append(engine.step(self.encode_actions(action)))
+        if flight > 1:
+            results = engine.roll(self.encode_actions(np.stack(taken, 1)))
         tokens = torch.stack([result.tokens for result in results], 1)
         flat = self.tokenizer.decode_flat(tokens.flatten(0, 1))
         shaped = {

@@ -14,7 +14,7 @@ import dataclasses
 from pathlib import Path
 
 from worldgen.checkpoint import folder_kind
-from worldgen.diffusion.masked_diffusion import SamplerConfig
+from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.run_folder import RunFolder
 from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel

@@ -51,7 +51,7 @@ class Windows:
         """(B, T - 1) bool: frame t + 1 follows frame t in one episode."""
         return self.episode[:, 1:] == self.episode[:, :-1]
 
-    def rows(self, rows: slice) -> Windows:
+    def rows(self, rows: slice | Tensor) -> Windows:
         """Choose some of the windows."""
         return Windows(*(part[rows] for part in vars(self).values()))
 

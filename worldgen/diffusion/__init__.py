@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from worldgen.diffusion.masked_diffusion import SamplerConfig
+from worldgen.diffusion.sampler_config import SamplerConfig
 
 __all__ = ["SamplerConfig"]

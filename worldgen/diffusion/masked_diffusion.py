@@ -1,11 +1,9 @@
 """Masked (absorbing) discrete diffusion over the K tokens of a frame.
 
-Classes:
-    SamplerConfig: how a frame is unmasked.
-
 Functions:
     mask_tokens: the forward process, for training.
     unmasking_counts: how many tokens are known after each denoising step.
+    kept_probabilities: probabilities without their tail.
     draw_tokens: categorical draws.
     unmask: choose which of the drawn tokens to keep.
 
@@ -15,43 +13,19 @@ https://arxiv.org/abs/2406.07524; MaskGIT, Chang et al. 2022, https://arxiv.org/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from worldgen.config import Config, require
+from worldgen.diffusion.sampler_config import SamplerConfig
 
-__all__ = ["SamplerConfig", "draw_tokens", "mask_tokens", "unmask", "unmasking_counts"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerConfig(Config):
-    """How a frame is sampled; may be changed without training again."""
-
-    denoising_steps: int = 1
-    """S, network passes a frame; more than K is the same as K."""
-    temperature: float = 1.0
-    """Of the categorical draws; 0 takes the most likely token."""
-    min_probability_ratio: float = 0.1
-    """Tokens under this share of the most likely token's probability are never drawn, so that
-    a long dream does not collect the tails of many sure predictions."""
-    order: Literal["random", "confidence"] = "random"
-    """Which tokens are kept first; by confidence tends to copy the previous frame."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        require(self.denoising_steps >= 1, "denoising_steps", "be at least 1", self.denoising_steps)
-        require(self.temperature >= 0, "temperature", "be at least 0", self.temperature)
-        ratio = self.min_probability_ratio
-        require(0 <= ratio <= 1, "min_probability_ratio", "be in [0, 1]", ratio)
-        require(
-            self.order in ("random", "confidence"),
-            "order",
-            "be 'random' or 'confidence'",
-            self.order,
-        )
+__all__ = [
+    "SamplerConfig",
+    "draw_tokens",
+    "kept_probabilities",
+    "mask_tokens",
+    "unmask",
+    "unmasking_counts",
+]
 
 
 def mask_tokens(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -81,6 +55,13 @@ def unmasking_counts(num_tokens: int, denoising_steps: int) -> list[int]:
     return [round(num_tokens * (index + 1) / passes) for index in range(passes)]
 
 
+def kept_probabilities(logits: Tensor, config: SamplerConfig, temperature: float) -> Tensor:
+    """Turn logits (..., V) into probabilities without the tail; they sum to 1 or less."""
+    probabilities = (logits.float() / temperature).softmax(-1)
+    floor = config.min_probability_ratio * probabilities.amax(-1, keepdim=True)
+    return torch.where(probabilities >= floor, probabilities, 0.0)
+
+
 def draw_tokens(
     logits: Tensor, config: SamplerConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -95,9 +76,7 @@ def draw_tokens(
     if config.temperature == 0:
         best = logits.float().softmax(-1).max(-1)
         return best.indices, best.values
-    probabilities = (logits.float() / config.temperature).softmax(-1)
-    floor = config.min_probability_ratio * probabilities.amax(-1, keepdim=True)
-    kept = torch.where(probabilities >= floor, probabilities, 0.0)
+    kept = kept_probabilities(logits, config, config.temperature)
     cumulative = kept.cumsum(-1)
     total = cumulative[..., -1:]
     uniform = torch.rand(total.shape, generator=generator, device=generator.device)

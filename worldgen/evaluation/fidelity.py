@@ -45,7 +45,7 @@ from worldgen.spaces import flatten, leaves
 
 if TYPE_CHECKING:
     from worldgen.data.episodes import Episodes
-    from worldgen.diffusion.masked_diffusion import SamplerConfig
+    from worldgen.diffusion.sampler_config import SamplerConfig
     from worldgen.imagination import Imagination
     from worldgen.world_model import WorldModel
 

@@ -29,7 +29,7 @@ from worldgen.render import LeafKind, leaf_kind
 from worldgen.spaces import leaves
 
 if TYPE_CHECKING:
-    from worldgen.diffusion.masked_diffusion import SamplerConfig
+    from worldgen.diffusion.sampler_config import SamplerConfig
     from worldgen.world_model import WorldModel
 
 __all__ = ["Film", "action_names", "best_moment", "dream_film", "dream_strip"]

@@ -23,7 +23,7 @@ from worldgen.render import LeafKind
 from worldgen.spaces import flatten
 
 if TYPE_CHECKING:
-    from worldgen.diffusion.masked_diffusion import SamplerConfig
+    from worldgen.diffusion.sampler_config import SamplerConfig
     from worldgen.world_model import WorldModel
 
 __all__ = ["PairedDream", "dream_along"]
