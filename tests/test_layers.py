@@ -38,11 +38,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen.event_recall", "worldgen.frozen_dynamics"}),
     frozenset({"worldgen.dynamics_training", "worldgen.inspection", "worldgen.surprise"}),
     frozenset({"worldgen.imagination"}),
-    frozenset({"worldgen.fit_checkpoint", "worldgen.fit_log"}),
+    frozenset({"worldgen.fit_checkpoint", "worldgen.fit_log", "worldgen.remote_training"}),
     frozenset({"worldgen.dynamics_fit"}),
     frozenset({"worldgen.fitting"}),
     frozenset({"worldgen.world_model"}),
-    frozenset({"worldgen.evaluation", "worldgen.run_folder"}),
+    frozenset({"worldgen.evaluation", "worldgen.rank", "worldgen.run_folder"}),
     frozenset({"worldgen"}),  # worldgen/__init__.py, which re-exports all of the above
     frozenset({"worldgen.envs"}),
     frozenset({"worldgen.agents"}),

@@ -286,7 +286,7 @@ class DynamicsTrainer:
         self.dynamics.train()
         batch = self._draw()
         if self.gradient_step % RECALL_STEPS == 0:
-            self._events.zero_()
+            self.forget_events()
         loss = self._loss(batch)
         self._set_priority(batch.windows, self._gathered(loss.transitions), batch.unseen)
         for optimizer in self._optimizers:
@@ -294,9 +294,7 @@ class DynamicsTrainer:
         loss.total.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
         parts = torch.stack((loss.tokens, loss.drafts, loss.reward, loss.termination)).detach()
-        if self._fabric is not None:
-            distributed.all_reduce(parts)
-            parts = parts / self._fabric.world_size
+        parts = self._reduced(parts, "mean")
         self._check(parts.sum(), norm)
         rate = self.config.learning_rate * _rate(
             self.gradient_step, self.gradient_steps, self.config.final_rate
@@ -319,13 +317,23 @@ class DynamicsTrainer:
             *vars(batch.windows).values(), batch.past, batch.masked, points, sigma, batch.unseen
         )
         windows, two_hot = batch.windows, self.dynamics.two_hot
-        self._events += count_events(first, windows, two_hot)
+        self._events += count_events(first, windows, two_hot, batch.unseen)
         unmasked = drafts if isinstance(drafts, Prediction) else None
         loss = dynamics_loss(first, unmasked, windows, batch.masked, two_hot)
         if isinstance(drafts, PointPrediction) and batch.noisy is not None:
             made = denoising_loss(drafts, windows, batch.noisy, self.dynamics, len(batch.past))
             loss = replace(loss, drafts=made)
         return loss
+
+    def gather_events(self) -> None:
+        """Bring the counts behind `recall` to the first process; to be called by all at once."""
+        if self._fabric is not None:
+            events = self._reduced(self._events.clone(), "sum")
+            self._events.copy_(events * int(self._fabric.is_global_zero))
+
+    def forget_events(self) -> None:
+        """Count events from here on."""
+        self._events.zero_()
 
     def recall(self) -> dict[str, float]:
         """Give the recall on rewarding and terminating transitions; waits for the device.
@@ -335,6 +343,11 @@ class DynamicsTrainer:
         """
         return recall(self._events)
 
+    @property
+    def events(self) -> Tensor:
+        """(4,) int64: what `recall` is made of."""
+        return self._events
+
     def _gathered(self, losses: Tensor) -> Tensor:
         """Put the shares (B / n, T - 1) of all processes together, in the batch's order."""
         if self._fabric is None:
@@ -342,6 +355,14 @@ class DynamicsTrainer:
         shares = [torch.empty_like(losses) for _ in range(self._fabric.world_size)]
         distributed.all_gather(shares, losses.contiguous())
         return torch.stack(shares, 1).flatten(0, 1)
+
+    def _reduced(self, values: Tensor, by: str) -> Tensor:
+        """Take the mean or the sum over all processes."""
+        if self._fabric is None:
+            return values
+        reduced = self._fabric.all_reduce(values, reduce_op=by)
+        assert isinstance(reduced, Tensor)
+        return reduced
 
     def _draw(self) -> _Batch:
         """Draw windows, their drafts, and the past as the network is to see it."""
@@ -508,7 +529,7 @@ class _Batch:
         return _Batch(
             self.windows.rows(rows),
             self.past[rows],
-            None if self.masked is None else self.masked[rows],
+            None if self.masked is None or not len(self.masked[rows]) else self.masked[rows],
             None if self.noisy is None else NoisyPoints(*(part[rows] for part in self.noisy)),
             None if self.unseen is None else self.unseen[rows],
         )

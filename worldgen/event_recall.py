@@ -21,7 +21,9 @@ NUM_COUNTS = 2 * len(_NAMES)
 
 
 @torch.no_grad()
-def count_events(prediction: Prediction, windows: Windows, two_hot: TwoHot) -> Tensor:
+def count_events(
+    prediction: Prediction, windows: Windows, two_hot: TwoHot, unseen: Tensor | None = None
+) -> Tensor:
     """Count events and those that were foreseen.
 
     A reward is foreseen if the predicted one is nearer to it than to 0, an end if its
@@ -31,6 +33,8 @@ def count_events(prediction: Prediction, windows: Windows, two_hot: TwoHot) -> T
         prediction: (B, T - 1), of frames 1..T-1.
         windows: B windows of T frames.
         two_hot: Of the reward head.
+        unseen: (B, T) bool, frames that the network did not see; windows with such frames are
+            left out.
 
     Returns:
         (4,) int64: rewarding transitions, those foreseen, terminating ones, those foreseen.
@@ -38,11 +42,13 @@ def count_events(prediction: Prediction, windows: Windows, two_hot: TwoHot) -> T
     rewards, terminated = windows.rewards[:, 1:], windows.terminated[:, 1:]
     predicted = two_hot.decode(prediction.reward_logits)
     near = (predicted - rewards).abs() < predicted.abs()
-    rewarding = windows.follows & (rewards != 0)
-    terminating = windows.follows & terminated
+    counted = windows.follows
+    if unseen is not None:
+        counted = counted & ~unseen.any(1, keepdim=True)
+    rewarding, terminating = counted & (rewards != 0), counted & terminated
     ended = prediction.termination_logits > 0
-    counted = (rewarding, rewarding & near, terminating, terminating & ended)
-    return torch.stack([mask.sum() for mask in counted])
+    masks = (rewarding, rewarding & near, terminating, terminating & ended)
+    return torch.stack([mask.sum() for mask in masks])
 
 
 def recall(counts: Tensor) -> dict[str, float]:

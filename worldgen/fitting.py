@@ -20,11 +20,12 @@ from worldgen import spaces as space_tools
 from worldgen.config import require
 from worldgen.data.episode import Episode
 from worldgen.data.token_dataset import TokenDataset
-from worldgen.dynamics_fit import DynamicsFit, fit_dynamics, fit_dynamics_on
-from worldgen.errors import ConfigError, DatasetError
+from worldgen.dynamics_fit import DynamicsFit, fit_dynamics
+from worldgen.errors import DatasetError
 from worldgen.fit_checkpoint import STATE_ERRORS, FitCheckpoint, fingerprint
 from worldgen.fit_log import FitLog
 from worldgen.progress import Progress
+from worldgen.remote_training import check_devices
 from worldgen.seeding import derived_seed
 
 if TYPE_CHECKING:
@@ -70,9 +71,7 @@ def fit_world_model(
         devices: As there.
     """
     require(checkpoint_every >= 1, "checkpoint_every", "be at least 1", checkpoint_every)
-    require(devices >= 1, "devices", "be at least 1", devices)
-    if devices > 1 and on_log is not None:
-        raise ConfigError("`on_log` must be None with several devices: use `log_dir`")
+    check_devices(devices, model.config.training.batch_size, model.device)
     _check_episodes(model, episodes)
     log = FitLog(log_dir, on_log)
     file = _checkpoint(model, episodes, gradient_steps, checkpoint, devices)
@@ -97,9 +96,10 @@ def fit_world_model(
         checkpoint=file,
         kept={"tokenizer": model.tokenizer.state_dict(), "metrics": metrics},
         checkpoint_every=checkpoint_every,
+        devices=devices,
+        save_model=model.save,
     )
-    log.close()  # several processes get it closed
-    losses = fit_dynamics(fit) if devices == 1 else fit_dynamics_on(fit, devices)
+    losses = fit_dynamics(fit)
     model.num_fits += 1
     log.close()
     named = {f"dynamics/{name}": value for name, value in losses.items()}

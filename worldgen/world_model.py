@@ -205,14 +205,14 @@ class WorldModel:
                 delete it once the model is saved.
             checkpoint_every: Gradient steps of the dynamics between two writes.
             devices: Processes that train the dynamics together, a GPU each or a part of the CPU;
-                the batch must be a multiple. A script that asks for more than 1 needs the usual
-                `if __name__ == "__main__":`.
+                they must divide the batch size. The result is that of one, but for rounding.
 
         Raises:
             ConfigError: If the batch cannot be shared out among the devices.
             CheckpointError: If the checkpoint is damaged, or another fit's that is not finished.
             DatasetError: If there are no episodes, or they do not fit the model's spaces.
-            TrainingError: If a loss is not finite, or one of several processes fails.
+            TrainingError: If a loss or a gradient is not finite, in which case the model has the
+                last good weights, or one of several processes fails.
         """
         if tokenizer_steps is None:
             tokenizer_steps = self.config.tokenizer_gradient_steps

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,38 +97,6 @@ def test_a_fit_that_is_broken_off_goes_on(episodes, undisturbed, tmp_path, monke
     assert_as_undisturbed(model, metrics, undisturbed)
 
 
-def test_a_killed_process_loses_nothing(episodes, undisturbed, tmp_path):
-    script = """
-        import os, signal, sys
-        sys.path[:0] = sys.argv[3:]
-        import torch
-        torch.set_num_threads(1)
-        from worldgen.data.episodes import Episodes
-        from test_fit_resume import fit, make_model, DynamicsTrainer
-        step = DynamicsTrainer.step
-
-        def dying(trainer):
-            if trainer.gradient_step == 12:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return step(trainer)
-
-        DynamicsTrainer.step = dying
-        fit(make_model(), Episodes.load(sys.argv[1]), checkpoint=sys.argv[2], checkpoint_every=5)
-    """
-    own = Path(__file__).parent
-    arguments = [str(episodes.path), str(tmp_path / "fit"), str(own), str(own.parent)]
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.returncode == -9, ended.stderr
-    model = make_model()
-    metrics = fit(model, episodes, checkpoint=tmp_path / "fit", checkpoint_every=EVERY)
-    assert_as_undisturbed(model, metrics, undisturbed)
-
-
 def test_another_fit_is_told_what_differs(episodes, tmp_path, monkeypatch):
     path = tmp_path / "fit"
     with monkeypatch.context() as patch:
@@ -186,7 +150,9 @@ def test_a_loss_that_is_no_number_stops_and_poisons_nothing(episodes, every):
     trainer.dataset.rewards.fill_(np.nan)
     for _ in range(every - 1):
         trainer.step()
-    with pytest.raises(TrainingError, match=r"must stay finite, got nan and .* at gradient step 8"):
+    with pytest.raises(
+        TrainingError, match=r"must stay finite, got nan and .* at gradient step 8:"
+    ):
         trainer.step()
     found = model.dynamics.state_dict()
     kept = [all(torch.equal(found[name], past[name]) for name in found) for past in good]

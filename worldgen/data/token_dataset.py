@@ -8,10 +8,9 @@ Classes:
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -136,15 +135,17 @@ class TokenDataset:
         self._episode = (frames == self._first).long().cumsum(0) - 1
         self._moments = (frames < self._last).nonzero().flatten()
 
-    def to(self, device: torch.device | str) -> Self:
-        """Give the same dataset on another device; itself where it is there already."""
-        if self.tokens.device == torch.device(device):
-            return self
-        moved = copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(moved, name, value.to(device))
-        return moved
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers, from which another process makes an equal dataset."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], device: torch.device) -> Self:
+        """Make a dataset out of what `state_dict` gave."""
+        dataset = cls.__new__(cls)
+        for name, value in state.items():
+            setattr(dataset, name, value.to(device) if isinstance(value, Tensor) else value)
+        return dataset
 
     @property
     def num_frames(self) -> int:

@@ -54,6 +54,22 @@ def test_fit_takes_its_settings_and_goes_on_from_a_model(command, episodes, mode
     assert WorldModel.load(output).config == loaded.config
 
 
+def test_a_fit_over_too_many_processes_is_refused(command, episodes, small_model, tmp_path):
+    ended = command("fit", episodes, "--output", tmp_path / "m", "--devices", 3, *small_model)
+    assert ended.code == 2
+    assert "`devices` must divide the batch size, 4, got 3" in ended.err
+
+
+@pytest.mark.slow
+def test_a_fit_over_two_processes(command, episodes, small_model, tmp_path):
+    steps = ("--tokenizer-steps", 5, "--dynamics-steps", 7, "--devices", 2)
+    ended = command("fit", episodes, "--output", tmp_path / "m", *steps, *small_model)
+    assert ended.code == 0, ended.err
+    assert "dynamics: 7 of 7 gradient steps (100%)" in ended.err
+    assert WorldModel.load(tmp_path / "m").is_fitted
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_evaluate_prints_a_table_and_writes_a_folder(command, episodes, model, tmp_path):
     path = tmp_path / "fidelity"
     arguments = ("evaluate", model, episodes, "--dreams", 16, "--horizons", 1, 4, "--output", path)
