@@ -33,13 +33,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.minigrid_player import collect_mixed
 from benchmarks.pixel_denoiser import PixelDenoiser
 from benchmarks.results import markdown_table, provenance, write_json
-from worldgen import SamplerConfig, WorldModel
+from worldgen import SamplerConfig, WorldModel, WorldModelConfig
 from worldgen.data import EnvironmentSpec
 from worldgen.data.token_dataset import TokenDataset
 from worldgen.device import resolve_precision
+from worldgen.dynamics import DynamicsConfig
 from worldgen.frozen_dynamics import FrozenDynamics
 from worldgen.imagination import Imagination
-from worldgen.transformer import KeyValueCache
+from worldgen.transformer import KeyValueCache, TransformerConfig
 
 __all__ = ["Config", "main"]
 
@@ -54,6 +55,8 @@ class Config:
 
     env: str = "MiniGrid-DoorKey-8x8-v0"
     """A MiniGrid environment; fully observed."""
+    layers: int = TransformerConfig().layers
+    """Of the transformer."""
     batches: tuple[int, ...] = (1, 16, 64, 256)
     """Rows of a dream."""
     denoising_steps: tuple[int, ...] = (1, 2, 3)
@@ -75,7 +78,12 @@ def main(config: Config) -> dict[str, Any]:
     torch.set_num_threads(config.threads)
     spec = EnvironmentSpec(id=config.env, wrappers=("worldgen.envs:FullyObservedMiniGrid",))
     episodes = collect_mixed(spec, 10_000, seed=0)
-    model = WorldModel.for_spaces(episodes.observation_space, episodes.action_space)
+    transformer = TransformerConfig(layers=config.layers)
+    model = WorldModel.for_spaces(
+        episodes.observation_space,
+        episodes.action_space,
+        config=WorldModelConfig(dynamics=DynamicsConfig(transformer=transformer)),
+    )
     # Untrained weights dream as fast as trained ones; the codes that occur must be known.
     model.fit(episodes, dynamics_steps=20, progress=False)
     starts = model.dataset(episodes)
