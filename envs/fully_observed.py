@@ -41,6 +41,7 @@ class FullyObservedMiniGrid(
     rewarded where it differs between episodes), and the clock, on which the size of MiniGrid's
     reward depends.
 
+    >>> import minigrid  # registers its ids
     >>> env = FullyObservedMiniGrid(gym.make("MiniGrid-DoorKey-5x5-v0"))
     >>> observation, _ = env.reset(seed=0)
     >>> observation["image"].shape, observation["agent"], int(observation["carrying"])
