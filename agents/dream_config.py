@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from worldgen.config import Config, require
+from worldgen.envs.dream_starts import StartConfig
 from worldgen.world_model import WorldModelConfig
 
 __all__ = ["DreamConfig", "refuse_model_steps"]
@@ -45,6 +46,13 @@ class DreamConfig(Config):
     """Worlds that are dreamt at once."""
     horizon: int = 32
     """Most environment steps of a dream; values are bootstrapped behind it."""
+    novelty: float = 0.1
+    """Weight of the bonus in dreams for tokens that few real episodes have shown."""
+    starts: StartConfig = StartConfig(first_share=0.25, rare_share=0.25, recent_share=0.25)
+    """Which real moments dreams start at."""
+    fresh_rounds: bool = True
+    """Whether each collection begins new episodes in all rows, rather than going on with those of
+    the last one: an agent that is stuck sees more of the environment so."""
     n_steps: int = 32
     """Imagined environment steps of each world between two updates of the policy."""
     batch_size: int = 256
@@ -80,6 +88,7 @@ class DreamConfig(Config):
             "dream_steps_per_round",
             "ent_coef",
             "vf_coef",
+            "novelty",
         )
         for name in amounts:
             require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))

@@ -262,6 +262,10 @@ class DreamPPO(RecordingPPO):
         """Make this round's real environment steps; None if a callback broke it off."""
         goal = self.config.initial_steps if self.round == 0 else self.config.steps_per_round
         missing = max(0, goal - self._round_timesteps)
+        if self.config.fresh_rounds:
+            env = self._checked_env()
+            env.seed(derived_seed(self._entropy, "rows", self.num_timesteps) % 2**31)
+            self._last_obs = env.reset()  # type: ignore[assignment]
         left = self._total_timesteps - self.num_timesteps
         num_vec_steps = min(-(-missing // self.n_envs), left // self.n_envs)
         seed = derived_seed(self._entropy, "actions", self.num_timesteps)
@@ -300,6 +304,8 @@ class DreamPPO(RecordingPPO):
             self.config.dream_envs,
             self.config.horizon,
             starts=self.episodes,
+            novelty=self.config.novelty,
+            start_config=self.config.starts,
             seed=derived_seed(self._entropy, "dream", self.round),
         )
         with self._progress("dream", timesteps) as bar:

@@ -78,6 +78,8 @@ def train_in_dream(
     if recent:
         metrics["dream/ep_rew_mean"] = float(safe_mean([info["r"] for info in recent]))
         metrics["dream/ep_len_mean"] = float(safe_mean([info["l"] for info in recent]))
+        if "bonus" in recent[0]:
+            metrics["dream/ep_bonus_mean"] = float(safe_mean([info["bonus"] for info in recent]))
     metrics["dream/imagined_timesteps"] = float(learner.num_timesteps)
     return learner.num_timesteps, metrics
 

@@ -21,8 +21,10 @@ from worldgen.config import require
 from worldgen.data.episodes import Episodes
 from worldgen.data.token_dataset import TokenDataset
 from worldgen.diffusion.sampler_config import SamplerConfig
+from worldgen.envs.dream_starts import DreamStarts, StartConfig
 from worldgen.errors import ConfigError
 from worldgen.seeding import derived_seed
+from worldgen.token_novelty import TokenNovelty
 from worldgen.world_model import WorldModel
 
 __all__ = ["Advance", "DreamRows", "Starts", "load_model"]
@@ -37,7 +39,9 @@ class Advance(NamedTuple):
     tokens: Tensor
     """(B, K) int64 on the model's device."""
     rewards: np.ndarray
-    """(B,) float32, expected rewards."""
+    """(B,) float32, expected rewards of the task."""
+    bonuses: np.ndarray
+    """(B,) float32, rewards for novelty, weighted; 0 without."""
     terminated: np.ndarray
     """(B,) bool, predicted ends of the episode."""
     truncated: np.ndarray
@@ -59,6 +63,8 @@ class DreamRows:
         num_rows: B.
         horizon: Most environment steps of a dream.
         sampler: How frames are sampled; None takes the model's.
+        novelty: Weight of the bonus that `TokenNovelty` gives.
+        start_config: Which moments rows begin at.
         seed: Of the starts and of the dreams.
 
     Raises:
@@ -75,7 +81,10 @@ class DreamRows:
         horizon: int,
         sampler: SamplerConfig | None,
         seed: int,
+        novelty: float = 0.0,
+        start_config: StartConfig | None = None,
     ) -> None:
+        require(novelty >= 0, "novelty", "be at least 0", novelty)
         require(horizon >= 1, "horizon", "be at least 1", horizon)
         require(num_rows >= 1, "num_envs", "be at least 1", num_rows)
         if not model.is_fitted:
@@ -84,6 +93,7 @@ class DreamRows:
         self._imagination = model.imagination(num_rows, sampler=sampler, seed=seed)
         self._generator = torch.Generator(model.device)
         self._elapsed = np.zeros(num_rows, dtype=np.int64)
+        self._weight, self._start_config = novelty, start_config or StartConfig()
         self.set_starts(starts)
         self.seed(seed)
 
@@ -99,19 +109,25 @@ class DreamRows:
 
     def set_starts(self, starts: Starts) -> None:
         """Let rows that begin from now on begin in `starts`."""
-        self._starts = _tokenized(self.model, starts)
+        dataset = _tokenized(self.model, starts)
+        self._novelty = TokenNovelty(dataset, self.model.tokenizer.codebooks)
+        self._starts = DreamStarts(dataset, self._novelty, self._start_config, self._generator)
 
     def restart(self) -> Tensor:
         """Begin all rows; gives their first frames, (B, K)."""
-        count = len(self._elapsed)
-        self._imagination.reset(self._starts.sample_contexts(count, generator=self._generator))
+        moments = self._starts.draw(len(self._elapsed))
+        self._imagination.reset(self._starts.dataset.contexts_to(moments))
+        self._seen = self._novelty.seen_at(moments)
         self._elapsed[:] = 0
         return self.tokens
 
     def restart_rows(self, rows: np.ndarray) -> Tensor:
         """Begin the R rows in `rows` and leave the others alone; gives R first frames, (R, K)."""
-        context = self._starts.sample_contexts(len(rows), generator=self._generator)
-        self._imagination.reset_rows(torch.from_numpy(rows).to(self.model.device), context)
+        moments = self._starts.draw(len(rows))
+        context = self._starts.dataset.contexts_to(moments)
+        index = torch.from_numpy(rows).to(self.model.device)
+        self._imagination.reset_rows(index, context)
+        self._seen[index] = self._novelty.seen_at(moments)
         self._elapsed[rows] = 0
         return context.tokens[:, -1]
 
@@ -122,11 +138,14 @@ class DreamRows:
             actions: (B, *action shape) in the environment's action space.
         """
         imagined = self._imagination.step(self.model.encode_actions(actions))
-        outcome = torch.stack((imagined.reward, imagined.terminated.float())).cpu().numpy()
-        rewards, terminated = outcome[0].copy(), outcome[1] > 0
+        bonus = torch.zeros_like(imagined.reward)
+        if self._weight:
+            bonus = self._weight * self._novelty.bonus(imagined.tokens, self._seen)
+        outcome = torch.stack((imagined.reward, bonus, imagined.terminated.float())).cpu().numpy()
+        rewards, bonuses, terminated = outcome[0].copy(), outcome[1].copy(), outcome[2] > 0
         self._elapsed += 1
         truncated = (self._elapsed >= self.horizon) & ~terminated
-        return Advance(imagined.tokens, rewards, terminated, truncated)
+        return Advance(imagined.tokens, rewards, bonuses, terminated, truncated)
 
 
 def _tokenized(model: WorldModel, starts: Starts) -> TokenDataset:

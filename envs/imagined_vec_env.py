@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 )
 
 from worldgen.diffusion.sampler_config import SamplerConfig
+from worldgen.envs.dream_starts import StartConfig
 from worldgen.envs.dream_rows import DreamRows, Starts, load_model
 from worldgen.envs.observation_view import ObservationMode, ObservationView
 from worldgen.render import render
@@ -63,6 +64,10 @@ class ImaginedVecEnv(VecEnv):
             the loop, for an agent that acts in a `TokenObservation` of the real environment.
         seed: Of starts and dreams, until `seed` is called.
         sampler: How frames are sampled; None takes the model's.
+        novelty: Weight of a bonus for tokens that few real episodes have shown, once an imagined
+            episode; see `TokenNovelty`. Rewards are then task plus bonus, with both parts in
+            the infos as "task_reward" and "bonus".
+        start_config: Which moments dreams start at; None takes any.
         render_mode: "rgb_array" or None.
 
     Raises:
@@ -80,6 +85,8 @@ class ImaginedVecEnv(VecEnv):
         observation: ObservationMode = "decoded",
         seed: int = 0,
         sampler: SamplerConfig | None = None,
+        novelty: float = 0.0,
+        start_config: StartConfig | None = None,
         render_mode: str | None = None,
     ) -> None:
         self.model = load_model(model)
@@ -90,12 +97,15 @@ class ImaginedVecEnv(VecEnv):
             horizon=horizon,
             sampler=sampler,
             seed=seed,
+            novelty=novelty,
+            start_config=start_config,
         )
         self._view = ObservationView(self.model.tokenizer, observation)
-        self.render_mode = render_mode
+        self.render_mode, self._novelty = render_mode, novelty
         super().__init__(num_envs, self._view.space, self.model.action_space)
         self._actions: np.ndarray | None = None
         self._returns = np.zeros(num_envs, dtype=np.float64)
+        self._bonuses = np.zeros(num_envs, dtype=np.float64)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
 
     def set_starts(self, starts: Starts) -> None:
@@ -109,6 +119,7 @@ class ImaginedVecEnv(VecEnv):
         self._reset_seeds()
         self._reset_options()
         self._returns[:] = 0
+        self._bonuses[:] = 0
         self._lengths[:] = 0
         return self._nested(self._view.flat(self._rows.restart()))
 
@@ -118,11 +129,15 @@ class ImaginedVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Imagine one environment step of all rows and restart those that are over."""
-        tokens, rewards, terminated, truncated = self._rows.advance(self._actions)
+        tokens, rewards, bonuses, terminated, truncated = self._rows.advance(self._actions)
         dones = terminated | truncated
         self._returns += rewards
+        self._bonuses += bonuses
         self._lengths += 1
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": bool(cut)} for cut in truncated]
+        if self._novelty:
+            for info, reward, bonus in zip(infos, rewards, bonuses, strict=True):
+                info["task_reward"], info["bonus"] = float(reward), float(bonus)
         over = np.flatnonzero(dones)
         if over.size:  # first frames of the next dreams are shown together with the last ones
             tokens = torch.cat((tokens, self._rows.restart_rows(over)))
@@ -132,11 +147,14 @@ class ImaginedVecEnv(VecEnv):
             last = {path: batch[row].copy() for path, batch in observations.items()}
             infos[row]["terminal_observation"] = self._nested(last)
             infos[row]["episode"] = {"r": float(self._returns[row]), "l": int(self._lengths[row])}
+            if self._novelty:
+                infos[row]["episode"]["bonus"] = float(self._bonuses[row])
         for path, batch in observations.items():
             batch[over] = shown[path][self.num_envs :]
         self._returns[over] = 0
+        self._bonuses[over] = 0
         self._lengths[over] = 0
-        return self._nested(observations), rewards, dones, infos
+        return self._nested(observations), rewards + bonuses, dones, infos
 
     def _nested(self, flat: dict[str, np.ndarray]) -> VecEnvObs:
         nested: VecEnvObs = unflatten(self.observation_space, flat)

@@ -148,6 +148,16 @@ class TokenDataset:
         return dataset
 
     @property
+    def num_episodes(self) -> int:
+        """E."""
+        return len(self.lengths)
+
+    @property
+    def episode(self) -> Tensor:
+        """(N,) int64: the episode of each frame, from 0."""
+        return self._episode
+
+    @property
     def num_frames(self) -> int:
         """N."""
         return len(self.tokens)
@@ -231,17 +241,23 @@ class TokenDataset:
         """(N,) float32; changed in place by `set_priority`."""
         return self._priority
 
+    @property
+    def moments(self) -> Tensor:
+        """(M,) int64: the frames from which the real episode went on."""
+        return self._moments
+
     def sample_contexts(self, count: int, *, generator: torch.Generator) -> Context:
         """Draw contexts that end at random moments from which the real episode went on."""
-        return self._contexts(self._moments[_randint(len(self._moments), count, generator)])
+        return self.contexts_to(self._moments[_randint(len(self._moments), count, generator)])
 
     def contexts_at(self, episode_index: Tensor, frame_index: Tensor) -> Context:
         """Give the contexts that end at `frame_index` (0..T) of `episode_index`, both (B,)."""
         episode_index = torch.as_tensor(episode_index, device=self.tokens.device)
         frame_index = torch.as_tensor(frame_index, device=self.tokens.device)
-        return self._contexts(self.first_frames[episode_index] + frame_index)
+        return self.contexts_to(self.first_frames[episode_index] + frame_index)
 
-    def _contexts(self, moments: Tensor) -> Context:
+    def contexts_to(self, moments: Tensor) -> Context:
+        """Give the contexts that end at frames `moments` (B,) of the N."""
         back = torch.arange(1 - self.context_length, 1, device=moments.device)
         index = moments.unsqueeze(1) + back
         valid = index >= self._first[moments].unsqueeze(1)
