@@ -340,3 +340,45 @@ def test_missing_files_and_episodes_are_named(grid, tmp_path):
     empty = Episodes(grid.episodes.observation_space, grid.episodes.action_space)
     with pytest.raises(DatasetError, match="at least one episode"):
         ImaginedVecEnv(grid.model, starts=empty)
+
+
+def test_a_bonus_for_novelty_is_added_and_both_parts_are_told(grid, monkeypatch):
+    plain, paid = (
+        ImaginedVecEnv(grid.model, 16, 5, starts=grid.episodes, novelty=weight)
+        for weight in (0.0, 0.5)
+    )
+    plain.reset()
+    paid.reset()
+    bonuses, returns = np.zeros(16), np.zeros(16)
+    total = 0.0
+    for index in range(10):
+        _, rewards, _, infos = plain.step(actions(plain, index))
+        _, sums, dones, told = paid.step(actions(paid, index))
+        assert "bonus" not in infos[0]
+        assert sums.dtype == np.float32
+        np.testing.assert_array_equal(rewards, [info["task_reward"] for info in told])
+        here = np.array([info["bonus"] for info in told])
+        np.testing.assert_allclose(sums, rewards + here, rtol=1e-6)
+        assert (here >= 0).all()
+        total += here.sum()
+        bonuses += here
+        returns += rewards
+        for row in np.flatnonzero(dones):
+            assert told[row]["episode"]["r"] == pytest.approx(returns[row], abs=1e-5)
+            assert told[row]["episode"]["bonus"] == pytest.approx(bonuses[row], abs=1e-5)
+        bonuses[dones] = returns[dones] = 0
+    assert total > 0
+
+
+def test_what_the_real_episode_had_shown_is_no_longer_new(grid, endless):
+    env = ImaginedVecEnv(endless, 4, 50, starts=grid.episodes, novelty=1.0)
+    env.reset()
+    env._rows._seen[:] = True
+    for index in range(3):
+        _, _, _, infos = env.step(actions(env, index))
+        assert [info["bonus"] for info in infos] == [0.0] * 4
+
+
+def test_a_negative_weight_of_novelty_is_refused(grid):
+    with pytest.raises(ConfigError, match="`novelty` must be at least 0, got -1"):
+        ImaginedVecEnv(grid.model, 2, 2, starts=grid.episodes, novelty=-1)
