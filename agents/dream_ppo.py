@@ -220,7 +220,7 @@ class DreamPPO(RecordingPPO):
             require(total_timesteps >= self.n_envs, "total_timesteps", rule, total_timesteps)
             self.imagined_timesteps = 0
         elif self._last_obs is None:  # loaded: not the seeds of the beginning again
-            env.seed(derived_seed(self._entropy, "rows", self.num_timesteps) % 2**31)
+            self._seed_rows(env)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name
         )
@@ -263,9 +263,7 @@ class DreamPPO(RecordingPPO):
         goal = self.config.initial_steps if self.round == 0 else self.config.steps_per_round
         missing = max(0, goal - self._round_timesteps)
         if self.config.fresh_rounds:
-            env = self._checked_env()
-            env.seed(derived_seed(self._entropy, "rows", self.num_timesteps) % 2**31)
-            self._last_obs = env.reset()  # type: ignore[assignment]
+            self._begin_rows()
         left = self._total_timesteps - self.num_timesteps
         num_vec_steps = min(-(-missing // self.n_envs), left // self.n_envs)
         seed = derived_seed(self._entropy, "actions", self.num_timesteps)
@@ -278,6 +276,16 @@ class DreamPPO(RecordingPPO):
             "episodes": float(len(self.episodes)),
             **self._recent(ep_rew_mean="r", ep_len_mean="l"),
         }
+
+    def _seed_rows(self, env: VecEnv) -> None:
+        env.seed(derived_seed(self._entropy, "rows", self.num_timesteps) % 2**31)
+
+    def _begin_rows(self) -> None:
+        """Begin an episode in each row, which depends on the seed and the counters alone."""
+        env = self._checked_env()
+        self._seed_rows(env)
+        self._last_obs = env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
 
     def _fit_phase(self) -> dict[str, float]:
         first = self.round == 0

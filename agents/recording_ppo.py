@@ -121,6 +121,11 @@ class RecordingPPO(PPO):
         self._round_timesteps += unsaved
         self._episodes, self._recorded_timesteps = episodes, episodes.num_steps
 
+    @property
+    def recorded_timesteps(self) -> int:
+        """Environment steps of the episodes that the agent knows of."""
+        return self._recorded_timesteps
+
     def _checked_env(self) -> VecEnv:
         """Give the environment of an agent that has everything to learn.
 

@@ -64,7 +64,11 @@ def test_metrics_of_the_phases(diary):
 
 def counting_episodes(total: int, n_envs: int = 2) -> Episodes:
     agent = make_agent(
-        lambda: CountingWorld(same_memory=True), n_envs=n_envs, steps_per_round=10, initial_steps=18
+        lambda: CountingWorld(same_memory=True),
+        n_envs=n_envs,
+        steps_per_round=10,
+        initial_steps=18,
+        fresh_rounds=False,
     )
     return agent.learn(total).episodes
 
@@ -161,10 +165,28 @@ def test_rows_are_seeded_at_their_first_reset_only():
             given.append(seed)
             return super().reset(seed=seed, options=options)
 
-    make_agent(Seeded, seed=7, n_envs=4).learn(64)
+    make_agent(Seeded, seed=7, n_envs=4, fresh_rounds=False).learn(64)
     assert given[:4] == [7, 8, 9, 10]
     assert len(given) > 10
     assert set(given[4:]) == {None}
+
+
+def test_each_collection_begins_episodes_of_its_own():
+    given: list[int | None] = []
+
+    class Seeded(CountingWorld):
+        def reset(self, *, seed=None, options=None):
+            given.append(seed)
+            return super().reset(seed=seed, options=options)
+
+    agent = make_agent(Seeded, seed=7, n_envs=2, initial_steps=20, steps_per_round=20).learn(60)
+    seeds = [seed for seed in given if seed is not None]
+    assert seeds[:2] == [7, 8]
+    assert len(set(seeds)) == len(seeds) == 2 + 3 * 2  # SB3's own reset, then three collections
+    steps = np.cumsum([len(episode) for episode in agent.episodes])
+    assert {20, 40, 60} <= set(steps.tolist())
+    beginnings = [episode.observations["observation"][0, 1] for episode in agent.episodes]
+    assert set(beginnings) == {0}  # never amid an episode of the environment
 
 
 def test_policy_and_optimizer_are_the_same_objects_from_round_to_round():

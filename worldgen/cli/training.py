@@ -77,7 +77,14 @@ def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
             f"{folder.agent} is damaged: {error}; begin anew with --overwrite"
         ) from error
     saved_steps = agent.num_timesteps
-    agent.set_episodes(Episodes.load(folder.episodes))
+    episodes = Episodes.load(folder.episodes)
+    if agent.phase == "collect" and agent.config.fresh_rounds:
+        # Made again from its first step, the collection is what it would have been.
+        again = episodes.num_steps - agent.recorded_timesteps
+        if episodes.set_aside(agent.recorded_timesteps):
+            print(f"resume   a collection that broke off after {again:,} environment steps is "
+                  f"made again; its episodes are kept in {folder.episodes / 'set-aside'}")
+    agent.set_episodes(episodes)
     nothing_left = arguments.timesteps - agent.num_timesteps < arguments.num_envs
     if agent.phase == "collect" and agent.num_timesteps > saved_steps and nothing_left:
         agent.phase = "fit"  # the last collection was over, but for being noted

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 _HEADER = "episodes.json"
 _KIND = "worldgen episodes"
+_SET_ASIDE = "set-aside"
 
 
 class Episodes(Sequence[Episode]):
@@ -226,6 +227,39 @@ class Episodes(Sequence[Episode]):
             overwrite=overwrite,
         )
         copy.extend(self._episodes)
+
+    def set_aside(self, num_steps: int) -> int:
+        """Take the newest episodes out again, down to `num_steps` environment steps.
+
+        On disk they move into the folder "set-aside", where they are kept but not read; what was
+        set aside before by the same name is replaced.
+
+        Returns:
+            How many episodes were taken out.
+
+        Raises:
+            DatasetError: If no episode ends at `num_steps`.
+        """
+        kept, steps = 0, 0
+        while kept < len(self) and steps < num_steps:
+            steps += len(self[kept])
+            kept += 1
+        if steps != num_steps:
+            raise DatasetError(
+                f"no episode ends at {num_steps} of the {self.num_steps} environment steps"
+            )
+        gone = len(self) - kept
+        if self.path is not None and gone:
+            aside = self.path / _SET_ASIDE
+            aside.mkdir(exist_ok=True)
+            # The newest first, so that an interruption leaves no gap.
+            for file in reversed(_episode_files(self.path)[kept:]):
+                file.replace(aside / file.name)
+            files = _episode_files(self.path)
+            self._next_file = _number(files[-1]) + 1 if files else 0
+        del self._episodes[kept:]
+        self.num_steps = steps
+        return gone
 
     def subset(self, indices: Iterable[int]) -> Self:
         """Give the episodes at `indices`, in that order, in memory."""

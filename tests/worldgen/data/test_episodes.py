@@ -434,3 +434,31 @@ def test_thousands_of_files_load(tmp_path):
     for number in range(1, 2000):
         (path / f"episode-{number:06d}.safetensors").write_bytes(content)
     assert Episodes.load(path).num_steps == 2000
+
+
+def test_the_newest_episodes_can_be_set_aside(tmp_path):
+    space, actions = spaces.Discrete(9), spaces.Discrete(2)
+    episodes = Episodes.create(tmp_path / "e", space, actions)
+    lengths = (3, 1, 4)
+    for length in lengths:
+        episodes.append(
+            Episode(
+                observations={"observation": np.full(length + 1, length)},
+                actions=np.zeros(length, np.int64),
+                rewards=np.zeros(length, np.float32),
+                terminated=np.zeros(length, bool),
+                truncated=np.zeros(length, bool),
+            )
+        )
+    with pytest.raises(DatasetError, match="no episode ends at 5 of the 8 environment steps"):
+        episodes.set_aside(5)
+    assert episodes.set_aside(8) == 0
+    assert episodes.set_aside(3) == 2
+    assert (len(episodes), episodes.num_steps) == (1, 3)
+    again = Episodes.load(tmp_path / "e")
+    assert (len(again), again.num_steps) == (1, 3)
+    assert len(list((tmp_path / "e" / "set-aside").iterdir())) == 2
+    again.append(again[0])  # takes the place of the first that is gone
+    assert Episodes.load(tmp_path / "e").num_steps == 6
+    assert again.set_aside(0) == 2
+    assert len(Episodes.load(tmp_path / "e")) == 0
