@@ -56,8 +56,8 @@ def scripted(successes: list[float], goal: Goal | None = None, **arguments) -> L
 
 def walked(successes: list[float]) -> LearningCurve:
     """Evaluate every 100 steps, until solved or out of evaluations."""
-    seconds = itertools.count(1)
-    curve = scripted(successes, clock=TrainingClock(lambda: next(seconds), lambda: 0.0))
+    wall, processor = itertools.count(1), itertools.count(1)
+    curve = scripted(successes, clock=TrainingClock(wall.__next__, processor.__next__))
     curve.clock.start()
     for number in range(len(successes)):
         if curve.add(SimpleNamespace(num_timesteps=100 * (number + 1))):
@@ -240,8 +240,9 @@ def test_equal_seeds_give_equal_curves(table):
 
 
 def finished(successes: list[float], seconds: float = 10.0) -> dict:
+    """Make up what a run gives; the processor was at work for half of the time."""
     found = walked(successes).to_dict()
-    return {**found, "seconds": seconds, "cpu_seconds": seconds}
+    return {**found, "seconds": seconds, "cpu_seconds": seconds / 2}
 
 
 def test_a_rerun_goes_on_where_it_stopped(table, folders, monkeypatch):
@@ -288,7 +289,14 @@ def test_wrong_settings_are_named():
         SampleEfficiencyConfig(episodes=0)
 
 
-def piece(arm: str, seed: int, successes: list[float], seconds: float, task="doorkey-5x5") -> dict:
+def piece(
+    arm: str,
+    seed: int,
+    successes: list[float],
+    seconds: float,
+    task: str = "doorkey-5x5",
+    threads: int = 1,
+) -> dict:
     settings = {
         "task": task,
         "arm": arm,
@@ -296,6 +304,7 @@ def piece(arm: str, seed: int, successes: list[float], seconds: float, task="doo
         "success": 0.9,
         "solved_return": None,
         "episodes": 100,
+        "threads": threads,
     }
     origin = {
         "command": "python -m benchmarks.sample_efficiency",
@@ -319,19 +328,35 @@ def test_the_report_says_how_many_times_fewer_steps_and_at_what_cost(tmp_path):
     ours = [piece("dream_ppo", seed, QUICK, 12.0) for seed in (1, 0)]
     theirs = [piece("ppo", seed, SLOW, 4.0) for seed in (0, 1)]
     page = page_of([*theirs, *ours], tmp_path)
-    assert "| doorkey-5x5 | DreamPPO | 2 of 2 | 200 (200 to 200) | 12 (12 to 12) |" in page
-    assert "| doorkey-5x5 | PPO | 2 of 2 | 1,000 (1,000 to 1,000) | 4 (4 to 4) |" in page
-    # 8 seconds for 800 real steps
-    assert "| doorkey-5x5 | PPO | 5.0 (5.0 to 5.0) | 10 ms |" in page
+    assert (
+        "| doorkey-5x5 | DreamPPO | 2 of 2 | 200 (200 to 200) | 12 (12 to 12) | 6 (6 to 6) |"
+        in page
+    )
+    assert (
+        "| doorkey-5x5 | PPO | 2 of 2 | 1,000 (1,000 to 1,000) | 4 (4 to 4) | 2 (2 to 2) |" in page
+    )
+    # 4 seconds of the processor for 800 real steps
+    assert "| doorkey-5x5 | PPO | 5.0 (5.0 to 5.0) | 5 ms |" in page
     assert "Commits: 0123456789. Processor: none; threads: 1. Versions: python 3." in page
+
+
+def test_with_several_threads_the_break_even_cost_is_that_of_the_wall_clock(tmp_path):
+    pieces = [
+        piece("dream_ppo", 0, QUICK, 12.0, threads=2),
+        piece("ppo", 0, SLOW, 4.0, threads=2),
+    ]
+    assert "| PPO | 5.0 (5.0 to 5.0) | 10 ms |" in page_of(pieces, tmp_path)
 
 
 def test_the_report_marks_what_is_only_a_bound(tmp_path):
     ours = [piece("dream_ppo", 0, QUICK, 12.0), piece("dream_ppo", 1, QUICK, 12.0)]
     theirs = [piece("ppo", 0, SLOW, 4.0), piece("ppo", 1, NEVER, 8.0)]
     page = page_of([*ours, *theirs], tmp_path)
-    assert "| PPO | 1 of 2 | > 1,500 (1,000 to 2,000) | > 6 (4 to 8) | 1,000, > 2,000 |" in page
-    assert "| PPO | > 7.5 (5.0 to 10.0) | < 4.6 ms |" in page
+    assert (
+        "| PPO | 1 of 2 | > 1,500 (1,000 to 2,000) | > 6 (4 to 8) | > 3 (2 to 4) | 1,000, > 2,000 |"
+        in page
+    )
+    assert "| PPO | > 7.5 (5.0 to 10.0) | < 2.3 ms |" in page
     page = page_of([piece("dream_ppo", 0, NEVER, 9.0), piece("ppo", 0, SLOW, 4.0)], tmp_path)
     assert "| doorkey-5x5 | PPO | < 0.5 (0.5 to 0.5) | unknown |" in page
     page = page_of([piece("dream_ppo", 0, NEVER, 9.0), piece("ppo", 0, NEVER, 4.0)], tmp_path)
