@@ -5,13 +5,16 @@ Classes:
     SymbolicExtractor, TokenExtractor: features of symbols and of tokens.
     PhaseCallback: an SB3 callback that sees the phases.
     AgentResult: what an evaluation found.
+    BaselineConfig: numbers of the PPO that DreamPPO is compared with.
 
 Functions:
     evaluate_agent: episodes of held-out seeds in the real environment.
+    baseline_ppo, baseline_result: SB3's PPO in the real environment.
 """
 
 from __future__ import annotations
 
+from worldgen.agents.baseline import BaselineConfig, baseline_ppo, baseline_result
 from worldgen.agents.callbacks import PhaseCallback
 from worldgen.agents.dream_config import DreamConfig
 from worldgen.agents.dream_ppo import DreamPPO
@@ -20,10 +23,13 @@ from worldgen.agents.extractors import SymbolicExtractor, TokenExtractor
 
 __all__ = [
     "AgentResult",
+    "BaselineConfig",
     "DreamConfig",
     "DreamPPO",
     "PhaseCallback",
     "SymbolicExtractor",
     "TokenExtractor",
+    "baseline_ppo",
+    "baseline_result",
     "evaluate_agent",
 ]

@@ -2,28 +2,25 @@
 
 Classes:
     Result: all runs, and how they were made.
-    Estimate: an interquartile mean and its interval.
 
 Functions:
-    interquartile_mean, estimate: statistics over seeds.
     write_report: representation.json, .md and .png.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.interquartile import estimate, interquartile_mean
 from worldgen.checkpoint import write_atomically, write_json
-from worldgen.config import require
 
-__all__ = ["Estimate", "Result", "estimate", "interquartile_mean", "write_report"]
+__all__ = ["Result", "write_report"]
 
-_RESAMPLES = 10_000
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
 
 
@@ -50,46 +47,6 @@ class Result:
         own = [run["solved_at"] or run["steps"] for run in runs]
         extra = [run["tokenizer_steps"] if with_tokenizer else 0 for run in runs]
         return np.add(own, extra).astype(np.float64), solved
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """An interquartile mean with a 95% interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """Average the last axis without its lowest and highest quarters, rounded down.
-
-    >>> float(interquartile_mean(np.array([1.0, 2.0, 3.0, 4.0, 50.0])))
-    3.0
-    """
-    cut = values.shape[-1] // 4
-    kept = np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut]
-    mean: np.ndarray = kept.mean(-1)
-    return mean
-
-
-def estimate(*groups: np.ndarray, seed: int = 0) -> Estimate:
-    """Estimate the interquartile mean of a group of runs, or the ratio of those of two groups.
-
-    The interval holds the middle 95% of 10,000 bootstrap samples, drawn from each group.
-    """
-    require(len(groups) in (1, 2), "groups", "be one or two arrays", len(groups))
-    generator = np.random.default_rng(seed)
-
-    def statistic(draw: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        means = [interquartile_mean(draw(group)) for group in groups]
-        return means[0] if len(means) == 1 else means[0] / means[1]
-
-    def resampled(group: np.ndarray) -> np.ndarray:
-        return generator.choice(group, (_RESAMPLES, len(group)))
-
-    low, high = np.percentile(statistic(resampled), [2.5, 97.5])
-    return Estimate(mean=float(statistic(np.asarray)), low=float(low), high=float(high))
 
 
 def write_report(result: Result, folder: Path) -> None:

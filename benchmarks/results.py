@@ -91,6 +91,10 @@ class Parts:
         write_json(path, piece)
         return piece
 
+    def finished(self) -> list[dict[str, Any]]:
+        """Read every piece that is there, by name."""
+        return [json.loads(path.read_text()) for path in sorted(self._folder.glob("*.json"))]
+
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay rows of text out as a Markdown table.

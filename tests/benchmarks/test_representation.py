@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import representation
+from benchmarks.interquartile import estimate, interquartile_mean
 from benchmarks.representation import RepresentationConfig, main
-from benchmarks.representation_report import Result, estimate, interquartile_mean, write_report
+from benchmarks.representation_report import Result, write_report
 from worldgen.errors import CheckpointError, ConfigError
 
 pytest.importorskip("matplotlib")
