@@ -57,7 +57,7 @@ class ImaginedReplayBuffer(ReplayBuffer):
     ...         "first_model_steps": 2, "rollouts": 16})
     >>> agent = agent.learn(40, callback=ImaginedReplayCallback())
     >>> agent.replay_buffer.size(), agent.replay_buffer.imagined.size()
-    (40, 1)
+    (40, 3)
 
     Equal seeds of the agent give equal results. `save_replay_buffer` keeps transitions, world
     model and counters; a loaded buffer goes on where the saved one was.

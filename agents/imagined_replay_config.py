@@ -34,13 +34,13 @@ class ImaginedReplayConfig(Config):
     together.
     """
 
-    imagined_share: float = 0.8
+    imagined_share: float = 0.5
     """Share of each batch that is imagined once there is a model, rounded to whole transitions
     (MBPO: 0.95); with 0 no model is fitted."""
-    first_fit: int = 500
+    first_fit: int = 300
     """Real steps before the first fit; until then all batches are real."""
-    fit_every: int = 250
-    """Real steps between two fits (as in MBPO)."""
+    fit_every: int = 200
+    """Real steps between two fits (MBPO: 250)."""
     fit_on: int = 50_000
     """Newest real transitions that a fit learns from and rollouts start at."""
     tokenizer_steps: int = 1_000
@@ -48,13 +48,13 @@ class ImaginedReplayConfig(Config):
     loses nothing of the new transitions."""
     first_model_steps: int = 600
     """Gradient steps of the dynamics in the first fit."""
-    model_steps_per_fit: int = 200
+    model_steps_per_fit: int = 250
     """Gradient steps of the dynamics in each later fit."""
     imagine_every: int = 10
     """Real steps between two batches of rollouts, so that they follow the policy."""
     rollouts: int = 256
     """Rollouts of a batch, each from a random real moment."""
-    horizon: int = 1
+    horizon: int = 3
     """Environment steps of a rollout at the beginning; values are bootstrapped behind it."""
     final_horizon: int | None = None
     """Environment steps of a rollout in the end; None is `horizon`."""
@@ -90,8 +90,8 @@ class ImaginedReplayConfig(Config):
     def horizon_at(self, real_steps: int) -> int:
         """Give the environment steps of a rollout after so many real steps.
 
-        >>> config = ImaginedReplayConfig(final_horizon=5, first_fit=500, horizon_growth=4_000)
-        >>> [config.horizon_at(steps) for steps in (500, 1_500, 4_500, 9_000)]
+        >>> config = ImaginedReplayConfig(horizon=1, final_horizon=5, horizon_growth=4_000)
+        >>> [config.horizon_at(steps) for steps in (300, 1_300, 4_300, 9_000)]
         [1, 2, 5, 5]
         """
         growth = (self.final_horizon or self.horizon) - self.horizon
