@@ -20,7 +20,8 @@ from worldgen.agents.dream_config import DreamConfig
 from worldgen.agents.dream_ppo import DreamPPO
 from worldgen.agents.evaluation import AgentResult, evaluate_agent
 from worldgen.agents.extractors import SymbolicExtractor, TokenExtractor
-from worldgen.agents.imagined_replay_buffer import ImaginedReplayBuffer, ImaginedReplayCallback
+from worldgen.agents.imagined_replay_buffer import ImaginedReplayBuffer
+from worldgen.agents.imagined_replay_callback import ImaginedReplayCallback
 from worldgen.agents.imagined_replay_config import ImaginedReplayConfig, replay_model_config
 
 __all__ = [

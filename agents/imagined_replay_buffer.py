@@ -2,7 +2,6 @@
 
 Classes:
     ImaginedReplayBuffer: in place of SB3's `ReplayBuffer` and `DictReplayBuffer`.
-    ImaginedReplayCallback: lets the buffer follow the agent's policy, and logs.
 
 MBPO, Janner et al. 2019, https://arxiv.org/abs/1906.08253: short rollouts of the current policy
 in a learned model, from states that were really visited, mixed into an off-policy agent's batches.
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -33,11 +31,11 @@ from worldgen.agents.rollout_actions import rollout_actions
 from worldgen.config import require
 from worldgen.data.token_dataset import TokenDataset
 from worldgen.envs.dream_rows import DreamRows
-from worldgen.errors import ConfigError, DatasetError
+from worldgen.errors import DatasetError
 from worldgen.seeding import derived_seed
 from worldgen.world_model import WorldModel, WorldModelConfig
 
-__all__ = ["ImaginedReplayBuffer", "ImaginedReplayCallback"]
+__all__ = ["ImaginedReplayBuffer"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +49,7 @@ class ImaginedReplayBuffer(ReplayBuffer):
     they act at random.
 
     >>> from stable_baselines3 import SAC
+    >>> from worldgen.agents import ImaginedReplayCallback
     >>> agent = SAC("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", learning_starts=32,
     ...     replay_buffer_class=ImaginedReplayBuffer,
     ...     replay_buffer_kwargs={"imagined_share": 0.5, "first_fit": 32, "tokenizer_steps": 5,
@@ -202,6 +201,11 @@ class ImaginedReplayBuffer(ReplayBuffer):
             DatasetError: If the model has not been fitted.
         """
         rows, count = self._dream_rows(), self.config.rollouts
+        if self._agent is None and self._num_rollouts == 0:
+            logger.warning(
+                "imagined rollouts act at random: pass ImaginedReplayCallback() to `learn`, or "
+                "call `attach`, so that they follow the agent's policy"
+            )
         seed = derived_seed(self.seed, "rollouts", self._num_rollouts)
         generator = np.random.default_rng(derived_seed(seed, "actions"))
         self._num_rollouts += 1
@@ -301,42 +305,3 @@ def _on_cpu(values: Mapping[str, Any]) -> dict[str, Any]:
         name: value.detach().cpu() if isinstance(value, torch.Tensor) else value
         for name, value in values.items()
     }
-
-
-class ImaginedReplayCallback(BaseCallback):
-    """Let the agent's `ImaginedReplayBuffer` follow its policy, and log what its fits found.
-
-    Logged are "imagined/transitions", "imagined/horizon" and what `WorldModel.fit` found, as
-    "imagined/...".
-    """
-
-    def _on_training_start(self) -> None:
-        self._buffer().attach(self._agent())
-
-    def _agent(self) -> OffPolicyAlgorithm:
-        if not isinstance(self.model, OffPolicyAlgorithm):
-            raise ConfigError(
-                "the agent must be DQN, SAC, TD3 or another with a replay buffer, got "
-                f"{type(self.model).__name__}: leave the ImaginedReplayCallback out"
-            )
-        return self.model
-
-    def _buffer(self) -> ImaginedReplayBuffer:
-        buffer = self._agent().replay_buffer
-        if not isinstance(buffer, ImaginedReplayBuffer):
-            raise ConfigError(
-                "`replay_buffer_class` of the agent must be ImaginedReplayBuffer, got "
-                f"{type(buffer).__name__}"
-            )
-        return buffer
-
-    def _on_step(self) -> bool:
-        buffer = self._buffer()
-        if buffer.is_imagining:
-            self.logger.record(
-                "imagined/transitions", buffer.imagined.size() * buffer.config.rollouts
-            )
-            self.logger.record("imagined/horizon", buffer.config.horizon_at(buffer.real_steps))
-            for name, value in buffer.metrics.items():
-                self.logger.record(f"imagined/{name}", value)
-        return True

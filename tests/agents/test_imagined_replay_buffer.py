@@ -137,8 +137,22 @@ def test_pictures_are_turned_for_the_model_and_back():
     )
 
 
-def test_it_works_without_a_callback_and_two_lines_are_enough():
-    agent = make_agent().learn(50)
+def test_without_a_callback_it_works_and_says_what_is_missing(caplog):
+    agent = make_agent().learn(60)
+    assert agent.replay_buffer.is_imagining
+    said = [text for text in caplog.messages if "pass ImaginedReplayCallback() to `learn`" in text]
+    assert len(said) == 1
+    caplog.clear()
+    make_agent().learn(60, callback=ImaginedReplayCallback())
+    assert caplog.messages == []
+
+
+def test_a_saved_agent_is_loaded_with_an_empty_buffer_of_the_same_kind(tmp_path):
+    make_agent().learn(50, callback=ImaginedReplayCallback()).save(tmp_path / "agent")
+    agent = SAC.load(tmp_path / "agent", rows_of(VECTOR), device="cpu")
+    assert isinstance(agent.replay_buffer, ImaginedReplayBuffer)
+    assert agent.replay_buffer.config.rollouts == 8
+    agent.learn(50, callback=ImaginedReplayCallback())
     assert agent.replay_buffer.is_imagining
 
 
