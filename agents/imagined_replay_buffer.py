@@ -23,6 +23,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from worldgen.agents.configured import configured
 from worldgen.agents.imagined_replay_config import (
     ImaginedReplayConfig,
+    only_reals,
     refuse_gradient_steps,
     replay_model_config,
 )
@@ -179,6 +180,12 @@ class ImaginedReplayBuffer(ReplayBuffer):
             raise DatasetError("the buffer must hold a real transition before a fit, got none")
         episodes = self._view.episodes(self.real, self.config.fit_on)
         first = not self.world_model.is_fitted
+        if not first and only_reals(self._view.observation_space):
+            # Numbers that the agent has only now begun to reach would be shown as the nearest
+            # ones of the first fit. What the dynamics know of numbers does not hang on codes.
+            seed = derived_seed(self.seed, "tokenizer", self.world_model.num_fits)
+            steps = self.config.tokenizer_steps
+            self.world_model.tokenizer.fit(episodes, gradient_steps=steps, seed=seed)
         result = self.world_model.fit(
             episodes,
             tokenizer_steps=self.config.tokenizer_steps,

@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     replay_model_config: settings of a world model that learns from few transitions.
+    only_reals: whether an observation is made of real numbers alone.
     refuse_gradient_steps: the world model's own numbers of gradient steps, which are not used.
 """
 
@@ -23,7 +24,7 @@ from worldgen.spaces import leaves
 from worldgen.transformer import TransformerConfig
 from worldgen.world_model import WorldModelConfig
 
-__all__ = ["ImaginedReplayConfig", "refuse_gradient_steps", "replay_model_config"]
+__all__ = ["ImaginedReplayConfig", "only_reals", "refuse_gradient_steps", "replay_model_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,8 @@ class ImaginedReplayConfig(Config):
     fit_on: int = 50_000
     """Newest real transitions that a fit learns from and rollouts start at."""
     tokenizer_steps: int = 1_000
-    """Most gradient steps of the tokenizer in a fit; later fits leave it alone as long as it
-    loses nothing of the new transitions."""
+    """Most gradient steps of the tokenizer in a fit. Codes of real numbers follow the numbers in
+    each fit; others are left alone as long as they lose nothing of the new transitions."""
     first_model_steps: int = 600
     """Gradient steps of the dynamics in the first fit."""
     model_steps_per_fit: int = 250
@@ -107,8 +108,7 @@ def replay_model_config(space: spaces.Space[Any]) -> WorldModelConfig:
     the mean next value in place of a drawn one (Gaussian diffusion in one denoising step), even
     draws of transitions, a past without corruption, and no drafts, which rollouts do not need.
     """
-    kinds = leaves(space).values()
-    if not all(isinstance(leaf, spaces.Box) and _is_real(leaf) for leaf in kinds):
+    if not only_reals(space):
         return WorldModelConfig(dynamics=DynamicsConfig(context=1))
     return WorldModelConfig(
         dynamics=DynamicsConfig(
@@ -142,5 +142,9 @@ def refuse_gradient_steps(model: WorldModelConfig) -> None:
     require(steps == usual.tokenizer_gradient_steps, name, instead, steps)
 
 
-def _is_real(leaf: spaces.Box) -> bool:
-    return np.issubdtype(leaf.dtype, np.floating)
+def only_reals(space: spaces.Space[Any]) -> bool:
+    """Tell whether all parts of an observation are vectors of real numbers."""
+    return all(
+        isinstance(leaf, spaces.Box) and np.issubdtype(leaf.dtype, np.floating)
+        for leaf in leaves(space).values()
+    )

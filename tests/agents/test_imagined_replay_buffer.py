@@ -39,7 +39,7 @@ SHORT = {
     "imagined_size": 64,
     "model_config": TINY,
 }
-POINT = spaces.Box(-1, 1, (1,), np.float32)
+POINT = spaces.Box(-2, 2, (1,), np.float32)
 WIDE = spaces.Box(np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32))
 
 
@@ -403,6 +403,17 @@ def test_the_default_model_learns_a_world_of_numbers():
     following = state + 0.2 * np.stack([state[:, 1], push[:, 0]], 1)
     assert np.abs(imagined.next_observations[0] - following).mean() < 0.02
     assert np.abs(imagined.rewards[0] + np.square(state).sum(1)).mean() < 0.15
+
+
+def test_codes_follow_numbers_that_come_later():
+    buffer = make_buffer(tokenizer_steps=200, imagined_share=0.0, size=1_000)
+    walk(buffer, 40)
+    buffer.fit()
+    walk(buffer, 100, start=40)
+    far = np.array([[1.3]], np.float32)
+    assert buffer.world_model.decode(buffer.world_model.encode(far)).max() < 0.9
+    buffer.fit()
+    assert buffer.world_model.decode(buffer.world_model.encode(far)) == pytest.approx(1.3, abs=0.02)
 
 
 def assert_equal_buffers(left, right):
