@@ -3,6 +3,8 @@
 Classes:
     DreamPPO, DreamConfig: collect, fit, dream, again and again.
     SymbolicExtractor, TokenExtractor: features of symbols and of tokens.
+    ImaginedReplayBuffer, ImaginedReplayConfig, ImaginedReplayCallback: imagined transitions in
+        the batches of DQN, SAC and TD3.
     PhaseCallback: an SB3 callback that sees the phases.
     AgentResult: what an evaluation found.
     BaselineConfig: numbers of the PPO that DreamPPO is compared with.
@@ -10,6 +12,7 @@ Classes:
 Functions:
     evaluate_agent: episodes of held-out seeds in the real environment.
     baseline_ppo, baseline_result: SB3's PPO in the real environment.
+    replay_model_config: settings of a world model that learns from few transitions.
 """
 
 from __future__ import annotations
@@ -20,16 +23,23 @@ from worldgen.agents.dream_config import DreamConfig
 from worldgen.agents.dream_ppo import DreamPPO
 from worldgen.agents.evaluation import AgentResult, evaluate_agent
 from worldgen.agents.extractors import SymbolicExtractor, TokenExtractor
+from worldgen.agents.imagined_replay_buffer import ImaginedReplayBuffer
+from worldgen.agents.imagined_replay_callback import ImaginedReplayCallback
+from worldgen.agents.imagined_replay_config import ImaginedReplayConfig, replay_model_config
 
 __all__ = [
     "AgentResult",
     "BaselineConfig",
     "DreamConfig",
     "DreamPPO",
+    "ImaginedReplayBuffer",
+    "ImaginedReplayCallback",
+    "ImaginedReplayConfig",
     "PhaseCallback",
     "SymbolicExtractor",
     "TokenExtractor",
     "baseline_ppo",
     "baseline_result",
     "evaluate_agent",
+    "replay_model_config",
 ]

@@ -10,7 +10,6 @@ https://arxiv.org/abs/1707.06347, as Stable-Baselines3 has it.
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
@@ -24,6 +23,7 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldgen.agents.callbacks import phase_callbacks
+from worldgen.agents.configured import configured
 from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
 from worldgen.agents.dream_training import DreamProgress, train_in_dream
 from worldgen.agents.extractors import SymbolicExtractor
@@ -115,7 +115,7 @@ class DreamPPO(RecordingPPO):
         _init_setup_model: bool = True,
         **overrides: Any,
     ) -> None:
-        self.config = _configured(config or DreamConfig(), overrides)
+        self.config = configured("DreamPPO", config or DreamConfig(), overrides)
         refuse_model_steps(model_config or WorldModelConfig())
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self._show_progress = False
@@ -339,14 +339,3 @@ class DreamPPO(RecordingPPO):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "world_model"], []
-
-
-def _configured(config: DreamConfig, overrides: dict[str, Any]) -> DreamConfig:
-    known = {field.name for field in dataclasses.fields(config)}
-    unknown = sorted(set(overrides) - known)
-    if unknown:
-        raise ConfigError(
-            f"`DreamPPO` has no argument {', '.join(unknown)}; `DreamConfig` has "
-            f"{', '.join(sorted(known))}"
-        )
-    return dataclasses.replace(config, **overrides)

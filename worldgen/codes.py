@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CodePort", "Codebook", "NamePort", "NumberPort", "Scorer", "make_port"]
+__all__ = ["OCTAVES", "CodePort", "Codebook", "NamePort", "NumberPort", "Scorer", "make_port"]
 
-_OCTAVES = 6
+OCTAVES = 6
 _FIRST_WIDTH = 0.1
 _SMALLEST_WIDTH = 0.003
 _FREE_STD = 0.1
@@ -164,12 +164,18 @@ class NumberPort(CodePort):
     The network predicts a change and a width; each code's logit falls with the square of its
     distance from the previous frame's numbers plus the change (compare HL-Gauss,
     https://arxiv.org/abs/2403.03950). A free part is left for what is not a bell.
+
+    Args:
+        codebook: Sizes.
+        width: D.
+        octaves: Frequencies at which the numbers are read.
     """
 
-    def __init__(self, codebook: Codebook, width: int) -> None:
+    def __init__(self, codebook: Codebook, width: int, octaves: int = OCTAVES) -> None:
         super().__init__(codebook, width)
         count = codebook.num_features
-        self.read = nn.Linear(count * (1 + 2 * _OCTAVES), width)
+        self._octaves = octaves
+        self.read = nn.Linear(count * (1 + 2 * octaves), width)
         self.change = nn.Linear(width, count)
         self.log_width = nn.Linear(width, count)
         self.free_logits = nn.Linear(width, codebook.size)
@@ -180,7 +186,7 @@ class NumberPort(CodePort):
 
     def table(self) -> Tensor:
         """Embed the numbers and their sines and cosines, an octave apart."""
-        octaves = 2.0 ** torch.arange(_OCTAVES, device=self.contents.device)
+        octaves = 2.0 ** torch.arange(self._octaves, device=self.contents.device)
         waves = (self.contents.unsqueeze(-1) * octaves).flatten(1)
         embedded: Tensor = self.read(torch.cat([self.contents, waves.sin(), waves.cos()], 1))
         return embedded
@@ -203,6 +209,8 @@ class NumberPort(CodePort):
             return logits
 
 
-def make_port(codebook: Codebook, width: int) -> CodePort:
+def make_port(codebook: Codebook, width: int, octaves: int = OCTAVES) -> CodePort:
     """Build the port that fits what the codes stand for."""
-    return NumberPort(codebook, width) if codebook.numbers else NamePort(codebook, width)
+    if codebook.numbers:
+        return NumberPort(codebook, width, octaves)
+    return NamePort(codebook, width)

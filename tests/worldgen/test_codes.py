@@ -35,6 +35,16 @@ def test_an_untrained_port_of_numbers_expects_no_change() -> None:
     assert torch.equal(port.logits(torch.randn(9, 1, 8), previous).argmax(-1), previous)
 
 
+def test_numbers_are_read_at_as_many_octaves_as_wanted() -> None:
+    codebook = Codebook(5, 0, 1, 2, numbers=True)
+    for octaves in (0, 1, 6):
+        port = make_port(codebook, 8, octaves)
+        port.set_contents(torch.randn(5, 2))
+        assert isinstance(port, NumberPort)
+        assert port.read.in_features == 2 * (1 + 2 * octaves)
+        assert port.table().shape == (5, 8)
+
+
 def test_names_that_share_content_share_scores() -> None:
     port = NamePort(Codebook(4, 0, 1, 6, numbers=False), 8)
     contents = torch.eye(4, 6)
