@@ -26,16 +26,16 @@ class DreamConfig(Config):
     Steps are environment steps, real or imagined, unless the field says gradient steps.
     """
 
-    initial_steps: int = 2_000
+    initial_steps: int = 1_000
     """Real environment steps of the first collection, with random actions."""
-    steps_per_round: int = 1_000
+    steps_per_round: int = 500
     """Real environment steps of each later collection, with the policy's actions."""
     tokenizer_steps: int = 1_000
     """Most gradient steps of the tokenizer in a fit; later fits leave it alone as long as it
     loses nothing of the new episodes."""
-    initial_model_steps: int = 1_200
+    initial_model_steps: int = 500
     """Gradient steps of the dynamics in the first fit."""
-    model_steps_per_round: int = 300
+    model_steps_per_round: int = 150
     """Gradient steps of the dynamics in each later fit."""
     initial_dream_steps: int = 40_000
     """Imagined environment steps of the first dream, all worlds together; rounded up to whole
@@ -67,8 +67,9 @@ class DreamConfig(Config):
     """Bias and variance of the advantages (GAE)."""
     clip_range: float = 0.2
     """Of the probability ratio."""
-    ent_coef: float = 0.01
-    """Weight of the entropy bonus."""
+    ent_coef: float = 0.02
+    """Weight of the entropy bonus: an agent that has made up its mind in the dream learns little
+    from the real environment."""
     vf_coef: float = 0.5
     """Weight of the value loss."""
     max_grad_norm: float = 0.5

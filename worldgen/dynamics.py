@@ -41,8 +41,9 @@ class DynamicsConfig(Config):
 
     transformer: TransformerConfig = TransformerConfig()
     """Size of the transformer."""
-    context: int = 4
-    """C, frames of the past that a prediction sees."""
+    context: int = 8
+    """C, frames of the past that a prediction sees: what was out of sight for longer is dreamt
+    anew, and an agent learns to wait for that (4 frames are just a turn on the spot)."""
     precision: Precision = "auto"
     """Of the matrix products: "auto" is bfloat16 where the processor has it, else float32."""
     process: Process = "masked"

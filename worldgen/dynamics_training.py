@@ -62,7 +62,8 @@ class DynamicsTrainingConfig(Config):
     batch_size: int = 8
     """B, windows a gradient step."""
     window: int = 0
-    """T, frames of a window; 0 means 2 C, so that all of a context has a past of its own."""
+    """T, frames of a window; 0 means C and half of it, so that most frames have their whole
+    context, and the earlier ones stand for the beginning of an episode."""
     learning_rate: float = 2e-3
     """Peak of the rate; it warms up and falls along a cosine in each call of `fit`."""
     final_rate: float = 0.05
@@ -367,7 +368,8 @@ class DynamicsTrainer:
     def _draw(self) -> _Batch:
         """Draw windows, their drafts, and the past as the network is to see it."""
         config, network = self.config, self.dynamics
-        length = config.window or 2 * network.config.context
+        context = network.config.context
+        length = config.window or context + max(context // 2, 1)
         windows = self.dataset.sample_windows(
             config.batch_size,
             length,
