@@ -104,13 +104,28 @@ TASKS = {
         environment=_doorkey(6),
         budget=400_000,
         evaluate_every=4_096,
-        dream_ppo=DreamArm(budget=40_000, loop=DreamConfig()),
+        dream_ppo=DreamArm(
+            budget=40_000,
+            loop=DreamConfig(
+                initial_steps=2_000,
+                steps_per_round=1_000,
+                model_steps_per_round=200,
+            ),
+        ),
     ),
     "doorkey-8x8": Task(
         environment=_doorkey(8),
         budget=800_000,
         evaluate_every=8_192,
-        dream_ppo=DreamArm(budget=80_000, loop=DreamConfig()),
+        dream_ppo=DreamArm(
+            budget=90_000,
+            loop=DreamConfig(
+                initial_steps=4_000,
+                steps_per_round=2_000,
+                initial_model_steps=600,
+                model_steps_per_round=250,
+            ),
+        ),
     ),
     "doorkey-5x5-rgb": Task(
         environment=_doorkey(5, "minigrid.wrappers:RGBImgPartialObsWrapper"),
