@@ -22,8 +22,8 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 )
 
 from worldgen.diffusion.sampler_config import SamplerConfig
-from worldgen.envs.dream_starts import StartConfig
 from worldgen.envs.dream_rows import DreamRows, Starts, load_model
+from worldgen.envs.dream_starts import StartConfig
 from worldgen.envs.observation_view import ObservationMode, ObservationView
 from worldgen.render import render
 from worldgen.spaces import unflatten

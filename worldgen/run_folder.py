@@ -31,6 +31,9 @@ _PACKAGES = ("torch", "numpy", "gymnasium", "stable-baselines3", "minigrid", "sa
 _FILES = (
     "config.json",
     "agent.zip",
+    "best_agent.zip",
+    "curve.json",
+    "page.html",
     "fit.safetensors",
     "report.json",
     "timings.json",
@@ -76,6 +79,21 @@ class RunFolder:
     def agent(self) -> Path:
         """agent.zip: the agent as SB3 saves it."""
         return self.path / "agent.zip"
+
+    @property
+    def best_agent(self) -> Path:
+        """best_agent.zip: the agent that did best on held-out seeds during training."""
+        return self.path / "best_agent.zip"
+
+    @property
+    def curve(self) -> Path:
+        """curve.json: an entry for each round of training."""
+        return self.path / "curve.json"
+
+    @property
+    def page(self) -> Path:
+        """page.html: the run to look at, in a browser."""
+        return self.path / "page.html"
 
     @property
     def fit_checkpoint(self) -> Path:

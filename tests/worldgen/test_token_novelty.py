@@ -53,9 +53,7 @@ class Counted:
         self.episode = dataset.episode.numpy()
         self.first = dataset.first_frames.numpy()
         shown = [codes(self.tokens[self.episode == e]) for e in range(dataset.num_episodes)]
-        self.worth = {
-            code: 1 / sum(code in codes for codes in shown) for code in set.union(*shown)
-        }
+        self.worth = {code: 1 / sum(code in codes for codes in shown) for code in set.union(*shown)}
 
     def seen(self, moment: int) -> set[int]:
         return codes(self.tokens[self.first[self.episode[moment]] : moment + 1])

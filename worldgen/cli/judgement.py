@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
-from worldgen.agents import AgentResult, DreamPPO, evaluate_agent
+from worldgen.agents import AgentResult, DreamPPO, baseline_result, evaluate_agent
 from worldgen.checkpoint import write_json
 from worldgen.cli.summaries import describe_episodes, describe_play, duration
 from worldgen.data.collect import collect
@@ -30,6 +30,7 @@ __all__ = ["Judgement"]
 
 _HELD_OUT_SEED = 1_000_000
 _EPISODES_AT_ONCE = 25
+_REPORTED = ("random", "agent", "ppo", "held_out", "fidelity")
 
 
 class Judgement:
@@ -50,6 +51,8 @@ class Judgement:
         """Run what is left, write report.json and give its contents."""
         self._stage("random", "evaluate random", lambda: self._play(None))
         self._stage("agent", "evaluate agent", lambda: self._play(self._agent))
+        if self._config.compare_ppo:
+            self._stage("ppo", "compare PPO", self._compare)
         self._stage("held_out", "hold out", self._collect)
         self._stage("fidelity", "fidelity", self._measure)
         self._stage("films", "films", self._film)
@@ -58,7 +61,7 @@ class Judgement:
             "environment": self._environment.to_dict(),
             "seed": self._arguments.seed,
             **stages["training"],
-            **{name: stages[name] for name in ("random", "agent", "held_out", "fidelity")},
+            **{name: stages[name] for name in _REPORTED if name in stages},
         }
         write_json(self._folder.report, report)
         return report
@@ -93,6 +96,20 @@ class Judgement:
                 )
                 bar.update(count, mean_return=results[-1].mean_return)
         played = _together(results)
+        return played, describe_play(played)
+
+    def _compare(self) -> tuple[dict[str, Any], str]:
+        """Train SB3's PPO in the real environment for as many steps, and let it play."""
+        with Progress("compare PPO", 1, unit="training") as bar:
+            result = baseline_result(
+                self._environment,
+                self._agent.num_timesteps,
+                seed=self._arguments.seed,
+                num_episodes=self._config.episodes,
+                evaluation_seed=_HELD_OUT_SEED,
+            )
+            bar.update(1, mean_return=result.mean_return)
+        played = _together([result])
         return played, describe_play(played)
 
     def _collect(self) -> tuple[dict[str, Any], str]:

@@ -4,7 +4,7 @@ Functions:
     describe_episodes: counts and returns in one line.
     describe_phase: what a phase of training achieved, in one line.
     describe_play: how a policy played, in one line.
-    results_table: the table at the end of `worldgen train`.
+    results_rows, results_table: the table at the end of `worldgen train`.
     duration: seconds, to be read.
 """
 
@@ -19,7 +19,14 @@ from rich.table import Table
 from worldgen.data.episode import Episode
 from worldgen.evaluation.report import percent
 
-__all__ = ["describe_episodes", "describe_phase", "describe_play", "duration", "results_table"]
+__all__ = [
+    "describe_episodes",
+    "describe_phase",
+    "describe_play",
+    "duration",
+    "results_rows",
+    "results_table",
+]
 
 _SHOWN_HORIZONS = (1, 5, 15)
 
@@ -93,18 +100,24 @@ def results_table(report: Mapping[str, Any], times: Mapping[str, float]) -> Tabl
     table = Table(title=f"{report['environment']['id']}, seed {report['seed']}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
-    sections = (
-        _steps_rows(report),
-        _play_rows(report["random"], report["agent"]),
-        _fidelity_rows(report["fidelity"]),
-        [(f"wall time: {phase}", duration(seconds)) for phase, seconds in times.items()],
-        [("wall time in all", duration(sum(times.values())))],
-    )
-    for rows in sections:
+    for rows in results_rows(report, times):
         for label, value in rows:
             table.add_row(label, value)
         table.add_section()
     return table
+
+
+def results_rows(
+    report: Mapping[str, Any], times: Mapping[str, float]
+) -> list[list[tuple[str, str]]]:
+    """Give the sections of `results_table`: labels with values."""
+    return [
+        _steps_rows(report),
+        _play_rows(report),
+        _fidelity_rows(report["fidelity"]),
+        [(f"wall time: {phase}", duration(seconds)) for phase, seconds in times.items()],
+        [("wall time in all", duration(sum(times.values())))],
+    ]
 
 
 def _steps_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -114,16 +127,18 @@ def _steps_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _play_rows(random: Mapping[str, Any], agent: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = []
+def _play_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    agent, rows = report["agent"], []
+    players = [("random policy", report["random"]), ("agent", agent)]
+    if "ppo" in report:
+        players.insert(1, ("PPO after as many real steps", report["ppo"]))
     for label, key, write in (
         ("success", "success_rate", percent),
         ("mean return", "mean_return", lambda value: f"{value:.3f}"),
     ):
         if agent[key] is not None:
             label = f"{label} over {agent['episodes']} held-out episodes"
-            rows.append((f"{label}, random policy", write(random[key])))
-            rows.append((f"{label}, agent", write(agent[key])))
+            rows += [(f"{label}, {name}", write(played[key])) for name, played in players]
     return rows
 
 

@@ -11,10 +11,11 @@ from typing import Any
 from rich.console import Console
 
 from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
+from worldgen.checkpoint import write_atomically
 from worldgen.cli.arguments import CommonArguments, Environment, Flag, Wrappers
 from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec
-from worldgen.run_folder import RunFolder
+from worldgen.run_folder import RunFolder, read_json
 from worldgen.world_model import WorldModelConfig
 
 __all__ = ["Arguments", "JudgementConfig", "run"]
@@ -33,11 +34,17 @@ class JudgementConfig(Config):
     """Dreams in the fidelity report."""
     film_steps: int = 40
     """Most environment steps of a film."""
+    round_episodes: int = 20
+    """Real episodes of further held-out seeds that the agent plays after each round, for the curve
+    and for best_agent.zip; 0 for none."""
+    compare_ppo: bool = False
+    """Whether SB3's PPO is trained in the real environment for as many steps, to compare."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name in ("episodes", "held_out_steps", "dreams", "film_steps"):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
+        require(self.round_episodes >= 0, "round_episodes", "be at least 0", self.round_episodes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,11 +124,27 @@ def run(arguments: Arguments) -> None:
     print(f"run      {folder.path}", flush=True)
     agent = train_agent(folder, arguments)
     report = Judgement(folder, agent, arguments).run()
+    _write_page(folder, report)
     console = Console(highlight=False)
     console.print()
     console.print(results_table(report, folder.times()))
     for label, path in _places(folder):
         print(f"{label:12} {path}")
+
+
+def _write_page(folder: RunFolder, report: dict[str, Any]) -> None:
+    from worldgen.cli.summaries import results_rows
+    from worldgen.evaluation.run_page import run_page
+
+    text = run_page(
+        report,
+        read_json(folder.curve) if folder.curve.is_file() else [],
+        results=[row for rows in results_rows(report, folder.times()) for row in rows],
+        films={path.stem: path.read_bytes() for path in sorted(folder.films.glob("*.gif"))},
+        record=read_json(folder.record),
+        settings=read_json(folder.config),
+    )
+    write_atomically(folder.page, lambda file: file.write_text(text, encoding="utf-8") and None)
 
 
 def _places(folder: RunFolder) -> list[tuple[str, str]]:
@@ -130,6 +153,8 @@ def _places(folder: RunFolder) -> list[tuple[str, str]]:
         *(("film", film) for film in films),
         ("model", str(folder.model)),
         ("agent", str(folder.agent)),
+        *([("best agent", str(folder.best_agent))] if folder.best_agent.is_file() else []),
         ("report", str(folder.report)),
+        ("page", str(folder.page)),
         ("TensorBoard", f"tensorboard --logdir {folder.tensorboard}"),
     ]

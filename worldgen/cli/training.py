@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import CallbackList
 
 from worldgen.agents import DreamPPO, PhaseCallback
 from worldgen.checkpoint import write_atomically
 from worldgen.cli.dream_log import DreamLog
+from worldgen.cli.run_curve import RunCurve
 from worldgen.cli.summaries import describe_phase
 from worldgen.data.episodes import Episodes
 from worldgen.errors import CheckpointError
@@ -46,7 +48,12 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     left = arguments.timesteps - agent.num_timesteps
     agent.learn(
         max(left, 0),
-        callback=Checkpoints(folder),
+        callback=CallbackList(
+            [
+                Checkpoints(folder),
+                RunCurve(folder, arguments.environment, arguments.judgement.round_episodes),
+            ]
+        ),
         reset_num_timesteps=False,
         progress_bar=True,
     )
@@ -82,8 +89,10 @@ def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
         # Made again from its first step, the collection is what it would have been.
         again = episodes.num_steps - agent.recorded_timesteps
         if episodes.set_aside(agent.recorded_timesteps):
-            print(f"resume   a collection that broke off after {again:,} environment steps is "
-                  f"made again; its episodes are kept in {folder.episodes / 'set-aside'}")
+            print(
+                f"resume   a collection that broke off after {again:,} environment steps is "
+                f"made again; its episodes are kept in {folder.episodes / 'set-aside'}"
+            )
     agent.set_episodes(episodes)
     nothing_left = arguments.timesteps - agent.num_timesteps < arguments.num_envs
     if agent.phase == "collect" and agent.num_timesteps > saved_steps and nothing_left:

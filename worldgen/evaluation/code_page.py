@@ -6,7 +6,6 @@ Functions:
 
 from __future__ import annotations
 
-import base64
 import html
 import io
 import re
@@ -15,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from PIL import Image
 
+from worldgen.evaluation.page_parts import data_url, page
 from worldgen.inspection.code_pictures import CodeCard, code_cards, examples_picture, percent
 from worldgen.inspection.code_usage import CodebookUsage, CodeUsage, LeafUsage
 from worldgen.tokenizer import Tokenizer
@@ -22,18 +22,7 @@ from worldgen.tokenizer import Tokenizer
 __all__ = ["code_page"]
 
 _STYLE = """
-:root { color-scheme: dark; }
-body { margin: 0 auto; max-width: 1280px; padding: 0 20px 60px; background: #16181d;
-  color: #e2e4e9; font: 15px/1.5 system-ui, sans-serif; }
-h1 { font-size: 26px; margin: 28px 0 4px; } h2 { font-size: 21px; margin: 44px 0 6px; }
-p { max-width: 75ch; } a { color: #60a5fa; } .quiet { color: #9499a4; }
-nav { position: sticky; top: 0; background: #16181d; padding: 8px 0; z-index: 1;
-  border-bottom: 1px solid #2c3038; } nav a { margin-right: 16px; }
-table { border-collapse: collapse; margin: 12px 0; }
-th, td { text-align: right; padding: 4px 14px; border-bottom: 1px solid #2c3038; }
-th { color: #9499a4; font-weight: normal; } th:first-child, td:first-child { text-align: left;
-  padding-left: 0; }
-img { max-width: 100%; } .cards img { image-rendering: pixelated; display: block; }
+.cards img { image-rendering: pixelated; display: block; }
 .cards { display: grid; gap: 8px; margin: 10px 0 20px;
   grid-template-columns: repeat(auto-fill, minmax(var(--card), 1fr)); }
 .card { background: #20232a; border-radius: 6px; padding: 7px 9px; }
@@ -45,7 +34,6 @@ img { max-width: 100%; } .cards img { image-rendering: pixelated; display: block
 .body .seen { border-left: 1px solid #3a3e47; padding-left: 10px; }
 .label { font-family: ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
 .bar { height: 3px; background: #60a5fa; border-radius: 2px; margin-top: 6px; min-width: 1px; }
-summary { cursor: pointer; padding: 6px 0; }
 .red { color: #f85050; } .blue { color: #60a5fa; } .green { color: #34d399; }
 .amber { color: #fbbf24; }
 """
@@ -73,10 +61,6 @@ def code_page(
         examples: Most real patches to show beside each code.
     """
     parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>",
-        f"<h1>{html.escape(title)}</h1>",
         *_facts(facts),
         *_summary(usage),
         _navigation(usage),
@@ -85,15 +69,14 @@ def code_page(
         '<span class="amber">amber</span> where it changed since the last frame. On the right is '
         "what the codes decode to; what does not come back is framed in "
         '<span class="red">red</span>.</p>',
-        f'<img alt="film" src="{_data("gif", film)}">',
+        f'<img alt="film" src="{data_url("gif", film)}">',
     ]
     for path, leaf in usage.leaves.items():
         parts.append(f'<h2 id="{_anchor(path)}">{html.escape(path)}</h2>')
-        parts.append(f'<img alt="plot of the use of codes" src="{_data("png", plots[path])}">')
+        parts.append(f'<img alt="plot of the use of codes" src="{data_url("png", plots[path])}">')
         for index, codebook in enumerate(leaf.codebooks):
             parts += _codebook(tokenizer, leaf, codebook, examples, is_open=index == 0)
-    parts.append("</body></html>\n")
-    return "\n".join(parts)
+    return page(title, parts, style=_STYLE)
 
 
 def _facts(facts: Mapping[str, str]) -> Iterator[str]:
@@ -218,12 +201,8 @@ def _picture(image: Image.Image) -> str:
     small = image.quantize(len(colors), dither=Image.Dither.NONE) if colors else image
     small.save(buffer, format="PNG", optimize=True)
     width, height = image.size
-    source = _data("png", buffer.getvalue())
+    source = data_url("png", buffer.getvalue())
     return f'<img alt="" width="{width}" height="{height}" src="{source}">'
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _anchor(name: str) -> str:

@@ -42,6 +42,8 @@ JUDGEMENT = [
     "--judgement.held-out-steps=48",
     "--judgement.dreams=8",
     "--judgement.film-steps=6",
+    "--judgement.round-episodes=2",
+    "--judgement.compare-ppo",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
@@ -59,6 +60,7 @@ def test_the_report_holds_results_alone(finished):
     assert report["imagined_environment_steps"] == 128
     assert len(report["agent"]["returns"]) == report["random"]["episodes"] == 3
     assert 0 <= report["random"]["success_rate"] <= 1
+    assert len(report["ppo"]["returns"]) == 3
     fidelity = FidelityReport.from_dict(report["fidelity"])
     assert fidelity == FidelityReport.load(folder / "model" / "report.json")
     assert fidelity.num_transitions == 96
@@ -72,18 +74,76 @@ def test_the_output_ends_with_the_table_and_the_paths(finished):
         "imagined environment steps used",
         "success over 3 held-out episodes, random policy",
         "success over 3 held-out episodes, agent",
+        "success over 3 held-out episodes, PPO after as many real steps",
         "dreams exactly right after 5 steps",
         "recall on rewarding transitions",
         "wall time: dream",
     ):
         assert part in ended.out
-    last = ended.out.splitlines()[-6:]
+    last = ended.out.splitlines()[-8:]
     assert [line.split()[0] for line in last] == [
-        *("film", "film", "model", "agent", "report", "TensorBoard")
+        *("film", "film", "model", "agent", "best", "report", "page", "TensorBoard")
     ]
     for phase in ("collect", "fit", "dream"):
         assert f"round 2  {phase}" in ended.out
     assert read(folder / "timings.json").keys() >= {"collect", "fit", "dream", "fidelity", "films"}
+
+
+def test_each_round_is_played_on_held_out_seeds(finished):
+    run = RunFolder.open(finished[0])
+    curve = read(run.curve)
+    assert [entry["round"] for entry in curve] == [1, 2]
+    assert [entry["real_environment_steps"] for entry in curve] == [48, 96]
+    assert [entry["imagined_environment_steps"] for entry in curve] == [64, 128]
+    for entry in curve:
+        assert 0 <= entry["success_rate"] <= 1
+        assert entry["dynamics/token_loss"] > 0
+        assert "dream/ep_rew_mean" in entry
+    best = max(
+        curve, key=lambda entry: (entry["success_rate"], entry["mean_return"], entry["round"])
+    )
+    assert DreamPPO.load(run.best_agent).num_timesteps == best["real_environment_steps"]
+
+
+def test_the_page_stands_alone_and_shows_the_run(finished):
+    run = RunFolder.open(finished[0])
+    text = run.page.read_text()
+    parser = Links()
+    parser.feed(text)
+    parser.close()
+    assert parser.open_tags == []
+    assert all(link.startswith(("#", "data:image/gif;base64,")) for link in parser.links)
+    assert sum(link.startswith("data:image/gif") for link in parser.links) == 2
+    report = read(run.report)
+    for part in (
+        "MiniGrid-Empty-5x5-v0, seed 0",
+        f"{report['real_environment_steps']:,}",
+        "PPO after as many real steps",
+        "Success on held-out seeds",
+        "Right so far",
+        "&quot;horizon&quot;: 8",
+    ):
+        assert part in text
+    assert text.count("<polyline") >= 8
+
+
+class Links(HTMLParser):
+    """Notes links, and tags that are not closed."""
+
+    def __init__(self):
+        super().__init__()
+        self.links, self.open_tags = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "br", "img"):
+            self.open_tags.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open_tags.pop() == tag
 
 
 def test_tensorboard_gets_scalars_and_dreams(finished):

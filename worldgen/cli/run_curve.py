@@ -1,0 +1,95 @@
+"""How good the agent of a run is, round by round.
+
+Classes:
+    RunCurve: callback that plays held-out seeds after each round, and keeps the best agent.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+from worldgen.agents import DreamPPO, PhaseCallback, evaluate_agent
+from worldgen.checkpoint import write_json
+from worldgen.data.environment import EnvironmentSpec
+from worldgen.progress import Progress
+from worldgen.run_folder import RunFolder, read_json
+
+__all__ = ["RunCurve"]
+
+_SEED = 2_000_000
+"""First of the held-out seeds; those of the final judgement are others."""
+_KEPT = (
+    "dream/ep_rew_mean",
+    "dream/ep_bonus_mean",
+    "dream/ep_len_mean",
+    "dynamics/token_loss",
+    "dynamics/rewarding_recall",
+    "dynamics/terminating_recall",
+)
+
+
+class RunCurve(PhaseCallback):
+    """Add an entry to curve.json after each round; a round that is made again replaces its own.
+
+    To be called after the agent is saved: the best agent is a copy of agent.zip.
+
+    Args:
+        folder: Of the run.
+        environment: To play in.
+        episodes: How many a round; 0 for none.
+    """
+
+    def __init__(self, folder: RunFolder, environment: EnvironmentSpec, episodes: int) -> None:
+        super().__init__()
+        self._folder, self._environment, self._episodes = folder, environment, episodes
+        self._metrics: dict[str, float] = {}
+
+    def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> None:
+        """Keep a round's numbers, and play once it is over."""
+        self._metrics |= {name: metrics[name] for name in _KEPT if name in metrics}
+        if phase != "dream":
+            return
+        agent = self.model
+        assert isinstance(agent, DreamPPO)
+        entry: dict[str, Any] = {
+            "round": agent.round,
+            "real_environment_steps": agent.num_timesteps,
+            "imagined_environment_steps": agent.imagined_timesteps,
+            "training_seconds": round(sum(self._folder.times().values()), 1),
+            **self._metrics,
+            **self._played(agent),
+        }
+        self._metrics = {}
+        earlier = [e for e in _entries(self._folder) if e["round"] < agent.round]
+        if self._episodes and _is_best(entry, earlier):
+            shutil.copyfile(self._folder.agent, self._folder.best_agent)
+        write_json(self._folder.curve, [*earlier, entry])
+
+    def _played(self, agent: DreamPPO) -> dict[str, Any]:
+        if not self._episodes:
+            return {}
+        label = f"round {agent.round}: held out"
+        with Progress(label, self._episodes, unit="episodes") as bar:
+            result = evaluate_agent(agent, self._environment, self._episodes, seed=_SEED)
+            bar.update(self._episodes, mean_return=result.mean_return)
+        scores = {"success_rate": result.success_rate, "mean_return": result.mean_return}
+        for name, score in scores.items():
+            if score is not None:
+                agent.logger.record(f"held_out/{name}", score)
+        return scores
+
+
+def _entries(folder: RunFolder) -> list[dict[str, Any]]:
+    return read_json(folder.curve) if folder.curve.is_file() else []
+
+
+def _is_best(entry: Mapping[str, Any], earlier: list[dict[str, Any]]) -> bool:
+    """Whether an entry is at least as good as all before it: the newest of equals is kept."""
+
+    def score(of: Mapping[str, Any]) -> tuple[float, float]:
+        return (of.get("success_rate") or 0.0, of["mean_return"])
+
+    played = [score(e) for e in earlier if "mean_return" in e]
+    return not played or score(entry) >= max(played)
