@@ -46,6 +46,11 @@ class DreamConfig(Config):
     """Worlds that are dreamt at once."""
     horizon: int = 32
     """Most environment steps of a dream; values are bootstrapped behind it."""
+    shortest_horizon: int = 8
+    """Dreams are no shorter than this, however little the model can be trusted."""
+    least_right: float = 0.5
+    """Dreams end where fewer of the model's dreams of the newest real episodes, which it was not
+    yet trained on, were right; 0 lets them go on to `horizon`."""
     novelty: float = 0.1
     """Weight of the bonus in dreams for tokens that few real episodes have shown."""
     starts: StartConfig = StartConfig(first_share=0.25, rare_share=0.25, recent_share=0.25)
@@ -78,7 +83,7 @@ class DreamConfig(Config):
     def __post_init__(self) -> None:
         """Check the ranges."""
         require(self.n_steps >= 2, "n_steps", "be at least 2", self.n_steps)
-        for name in ("steps_per_round", "dream_envs", "horizon", "n_epochs"):
+        for name in ("steps_per_round", "dream_envs", "horizon", "shortest_horizon", "n_epochs"):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         amounts = (
             "initial_steps",
@@ -93,7 +98,7 @@ class DreamConfig(Config):
         )
         for name in amounts:
             require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
-        for name in ("gamma", "gae_lambda"):
+        for name in ("gamma", "gae_lambda", "least_right"):
             require(0 <= getattr(self, name) <= 1, name, "be in [0, 1]", getattr(self, name))
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
             require(getattr(self, name) > 0, name, "be over 0", getattr(self, name))

@@ -26,6 +26,7 @@ from worldgen.agents.callbacks import phase_callbacks
 from worldgen.agents.configured import configured
 from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
 from worldgen.agents.dream_training import DreamProgress, train_in_dream
+from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor
 from worldgen.agents.recording_ppo import RecordingPPO
 from worldgen.config import require
@@ -118,6 +119,7 @@ class DreamPPO(RecordingPPO):
         self.config = configured("DreamPPO", config or DreamConfig(), overrides)
         refuse_model_steps(model_config or WorldModelConfig())
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
+        self.dream_horizon = self.config.horizon
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
         self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -275,7 +277,28 @@ class DreamPPO(RecordingPPO):
             "real_timesteps": float(self.num_timesteps),
             "episodes": float(len(self.episodes)),
             **self._recent(ep_rew_mean="r", ep_len_mean="l"),
+            **self._measure_trust(),
         }
+
+    def _measure_trust(self) -> dict[str, float]:
+        """Let the model foresee what was just collected, and cut dreams by the result."""
+        config, longest = self.config, self.config.horizon
+        if not self.round or not config.least_right or not self._round_timesteps:
+            return {}
+        count, steps = 0, 0
+        while steps < self._round_timesteps:
+            count += 1
+            steps += len(self.episodes[-count])
+        newest = self.episodes.subset(range(len(self.episodes) - count, len(self.episodes)))
+        seed = derived_seed(self._entropy, "foresee", self.round)
+        right = foreseen(self.world_model, newest, longest, seed)
+        self.dream_horizon = trusted_horizon(
+            right, longest, config.least_right, min(config.shortest_horizon, longest)
+        )
+        metrics = {f"unseen/right_after_{horizon}": share for horizon, share in right.items()}
+        metrics["dream/horizon"] = float(self.dream_horizon)
+        self._record(metrics)
+        return metrics
 
     def _seed_rows(self, env: VecEnv) -> None:
         env.seed(derived_seed(self._entropy, "rows", self.num_timesteps) % 2**31)
@@ -310,7 +333,7 @@ class DreamPPO(RecordingPPO):
         dream = ImaginedVecEnv(
             self.world_model,
             self.config.dream_envs,
-            self.config.horizon,
+            self.dream_horizon,
             starts=self.episodes,
             novelty=self.config.novelty,
             start_config=self.config.starts,

@@ -52,6 +52,7 @@ def describe_phase(
             ("real environment steps", "real_timesteps", ",.0f"),
             ("episodes", "episodes", ",.0f"),
             ("mean return", "ep_rew_mean", ".3f"),
+            ("horizon of dreams", "dream/horizon", ".0f"),
         ),
         "fit": (
             ("frames", "data/frames", ",.0f"),
