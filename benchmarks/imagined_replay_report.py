@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.representation_report import estimate, interquartile_mean
+from benchmarks.interquartile import estimate, interquartile_mean
 from worldgen.checkpoint import write_atomically, write_json
 
 __all__ = ["Result", "write_report"]
