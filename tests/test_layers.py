@@ -32,7 +32,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"worldgen.data", "worldgen.render", "worldgen.training_state"}),
-    frozenset({"worldgen.diffusion", "worldgen.tokenizer"}),
+    frozenset({"worldgen.diffusion", "worldgen.token_novelty", "worldgen.tokenizer"}),
     frozenset({"worldgen.code_space"}),
     frozenset({"worldgen.dynamics"}),
     frozenset({"worldgen.event_recall", "worldgen.frozen_dynamics"}),

@@ -144,7 +144,11 @@ def _write_page(folder: RunFolder, report: dict[str, Any]) -> None:
         record=read_json(folder.record),
         settings=read_json(folder.config),
     )
-    write_atomically(folder.page, lambda file: file.write_text(text, encoding="utf-8") and None)
+
+    def write(file: Path) -> None:
+        file.write_text(text, encoding="utf-8")
+
+    write_atomically(folder.page, write)
 
 
 def _places(folder: RunFolder) -> list[tuple[str, str]]:
