@@ -48,9 +48,9 @@ class DreamConfig(Config):
     """Most environment steps of a dream; values are bootstrapped behind it."""
     shortest_horizon: int = 8
     """Dreams are no shorter than this, however little the model can be trusted."""
-    least_right: float = 0.5
+    least_right: float = 0.0
     """Dreams end where fewer of the model's dreams of the newest real episodes, which it was not
-    yet trained on, were right; 0 lets them go on to `horizon`."""
+    yet trained on, were right; 0 lets them go on to `horizon`. The shares are logged either way."""
     novelty: float = 0.1
     """Weight of the bonus in dreams for tokens that few real episodes have shown."""
     starts: StartConfig = StartConfig(first_share=0.25, rare_share=0.25, recent_share=0.25)

@@ -283,7 +283,7 @@ class DreamPPO(RecordingPPO):
     def _measure_trust(self) -> dict[str, float]:
         """Let the model foresee what was just collected, and cut dreams by the result."""
         config, longest = self.config, self.config.horizon
-        if not self.round or not config.least_right or not self._round_timesteps:
+        if not self.round or not self._round_timesteps:
             return {}
         count, steps = 0, 0
         while steps < self._round_timesteps:

@@ -46,14 +46,14 @@ def run(arguments: Arguments) -> None:
     require(arguments.examples >= 1, "examples", "be at least 1", arguments.examples)
     from worldgen.cli.saved import find_held_out, load_tokenizer
     from worldgen.data.episodes import Episodes
-    from worldgen.evaluation.code_atlas import check_output, write_code_atlas
+    from worldgen.evaluation.code_atlas import check_atlas_folder, write_code_atlas
     from worldgen.evaluation.plot_style import require_matplotlib
     from worldgen.inspection.code_usage import require_codes
     from worldgen.spaces import in_short
 
     require_matplotlib()
     output = arguments.output or arguments.model / "codes"
-    check_output(output, arguments.overwrite)
+    check_atlas_folder(output, arguments.overwrite)
     tokenizer, model = load_tokenizer(arguments.model, arguments.device)
     require_codes(tokenizer)
     folder = arguments.episodes or find_held_out(arguments.model)

@@ -6,8 +6,10 @@ Classes:
 
 from __future__ import annotations
 
+import mmap
 import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from worldgen.agents import DreamPPO, PhaseCallback, evaluate_agent
@@ -16,7 +18,7 @@ from worldgen.data.environment import EnvironmentSpec
 from worldgen.progress import Progress
 from worldgen.run_folder import RunFolder, read_json
 
-__all__ = ["RunCurve"]
+__all__ = ["RunCurve", "resident_mib"]
 
 _SEED = 2_000_000
 """First of the held-out seeds; those of the final judgement are others."""
@@ -48,7 +50,11 @@ class RunCurve(PhaseCallback):
 
     def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> None:
         """Keep a round's numbers, and play once it is over."""
-        self._metrics |= {name: metrics[name] for name in _KEPT if name in metrics}
+        self._metrics |= {
+            name: value
+            for name, value in metrics.items()
+            if name in _KEPT or name.startswith("unseen/")
+        }
         if phase != "dream":
             return
         agent = self.model
@@ -58,6 +64,7 @@ class RunCurve(PhaseCallback):
             "real_environment_steps": agent.num_timesteps,
             "imagined_environment_steps": agent.imagined_timesteps,
             "training_seconds": round(sum(self._folder.times().values()), 1),
+            "resident_mib": resident_mib(),
             **self._metrics,
             **self._played(agent),
         }
@@ -79,6 +86,15 @@ class RunCurve(PhaseCallback):
             if score is not None:
                 agent.logger.record(f"held_out/{name}", score)
         return scores
+
+
+def resident_mib() -> float | None:
+    """Give the memory that this process holds, in MiB; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return round(pages * mmap.PAGESIZE / 2**20, 1)
 
 
 def _entries(folder: RunFolder) -> list[dict[str, Any]]:

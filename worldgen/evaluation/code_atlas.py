@@ -13,10 +13,11 @@ from pathlib import Path
 from worldgen.checkpoint import write_json
 from worldgen.config import require
 from worldgen.data.episode import Episode
-from worldgen.errors import CheckpointError, DatasetError
+from worldgen.errors import DatasetError
 from worldgen.evaluation.code_page import code_page
 from worldgen.evaluation.code_plots import usage_figure
 from worldgen.evaluation.film import best_moment
+from worldgen.evaluation.output_folder import check_output
 from worldgen.evaluation.plot_style import figure_png, require_matplotlib
 from worldgen.evaluation.token_film import token_film
 from worldgen.inspection.code_pictures import atlas_pages, code_cards
@@ -24,7 +25,7 @@ from worldgen.inspection.code_usage import CodeUsage, LeafUsage, measure_codes, 
 from worldgen.inspection.patch_layout import patch_layout
 from worldgen.tokenizer import Tokenizer
 
-__all__ = ["check_output", "write_code_atlas"]
+__all__ = ["check_atlas_folder", "write_code_atlas"]
 
 _NUMBERS = "codes.json"
 _PAGE, _FILM = "index.html", "tokens.gif"
@@ -71,7 +72,7 @@ def write_code_atlas(
     filmed = best_moment(episodes, 60)[0] if film_episode is None else film_episode
     require(0 <= filmed < len(episodes), "film_episode", f"be in [0, {len(episodes)})", filmed)
     output = Path(output)
-    check_output(output, overwrite)
+    check_atlas_folder(output, overwrite)
     usage = measure_codes(tokenizer, episodes)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
@@ -94,21 +95,9 @@ def write_code_atlas(
     return usage
 
 
-def check_output(output: Path, overwrite: bool) -> None:
-    """Make sure, before any work, that an atlas may be written.
-
-    Raises:
-        CheckpointError: If not.
-    """
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise CheckpointError(f"{output} is a file: choose another --output")
-    present = any(output.iterdir())
-    if present and not (output / _NUMBERS).is_file():
-        raise CheckpointError(f"{output} holds no codes and is not empty: choose another --output")
-    if present and not overwrite:
-        raise CheckpointError(f"{output} exists already: pass --overwrite, or another --output")
+def check_atlas_folder(output: Path, overwrite: bool) -> None:
+    """Make sure, before any work, that an atlas may be written; see `check_output`."""
+    check_output(output, overwrite, marker=_NUMBERS, holds="codes")
 
 
 def _plot(tokenizer: Tokenizer, leaf: LeafUsage, output: Path) -> bytes:

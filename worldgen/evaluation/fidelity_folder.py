@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldgen.checkpoint import write_atomically
-from worldgen.errors import CheckpointError
 from worldgen.evaluation.calibration import CalibrationReport
+from worldgen.evaluation.output_folder import check_output
 from worldgen.evaluation.plot_style import figure_png, require_matplotlib
 from worldgen.evaluation.report import FidelityReport
 from worldgen.evaluation.sampler_comparison import SamplerComparison
@@ -80,20 +80,8 @@ def write_fidelity(
 
 
 def check_folder(output: Path, overwrite: bool) -> None:
-    """Make sure, before any work, that a report may be written.
-
-    Raises:
-        CheckpointError: If not.
-    """
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise CheckpointError(f"{output} is a file: choose another --output")
-    present = any(output.iterdir())
-    if present and not (output / _REPORT).is_file():
-        raise CheckpointError(f"{output} holds no report and is not empty: choose another --output")
-    if present and not overwrite:
-        raise CheckpointError(f"{output} exists already: pass --overwrite, or another --output")
+    """Make sure, before any work, that a report may be written; see `check_output`."""
+    check_output(output, overwrite, marker=_REPORT, holds="report")
 
 
 def _write_png(path: Path, figure: Figure) -> Path:

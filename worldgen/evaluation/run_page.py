@@ -119,6 +119,19 @@ def _training(report: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> 
         _REAL,
         {"token loss": _points(curve, "dynamics/token_loss")},
     )
+    foreseen = {
+        f"after {name.rsplit('_', 1)[-1]}": _points(curve, name)
+        for entry in curve[-1:]
+        for name in entry
+        if name.startswith("unseen/")
+    }
+    yield line_chart(
+        "Dreams of new episodes that were right",
+        _REAL,
+        foreseen,
+        share=True,
+    )
+    yield line_chart("Memory in MiB", _REAL, {"resident": _points(curve, "resident_mib")})
     recalls = {
         name: _points(curve, f"dynamics/{key}_recall")
         for name, key in (("rewards", "rewarding"), ("ends", "terminating"))

@@ -99,6 +99,9 @@ def test_each_round_is_played_on_held_out_seeds(finished):
         assert 0 <= entry["success_rate"] <= 1
         assert entry["dynamics/token_loss"] > 0
         assert "dream/ep_rew_mean" in entry
+        assert entry["resident_mib"] > 50
+    assert not any(name.startswith("unseen/") for name in curve[0])  # there was no model yet
+    assert any(name.startswith("unseen/") for name in curve[1])
     best = max(
         curve, key=lambda entry: (entry["success_rate"], entry["mean_return"], entry["round"])
     )
