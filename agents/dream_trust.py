@@ -18,7 +18,7 @@ from worldgen.world_model import WorldModel
 
 __all__ = ["foreseen", "trusted_horizon"]
 
-_DREAMS = 64
+_DREAMS = 32
 
 
 def foreseen(model: WorldModel, new: Episodes, longest: int, seed: int) -> dict[int, float]:
@@ -30,14 +30,13 @@ def foreseen(model: WorldModel, new: Episodes, longest: int, seed: int) -> dict[
     Args:
         model: Trained.
         new: Episodes of its environment, at least one.
-        longest: Horizons are 1, 2, 4, 8, ... and this one.
+        longest: Horizons are 1, 4, 16, ... and this one.
         seed: Of moments and draws.
 
     Returns:
         Horizon -> share in [0, 1], without horizons that no episode reaches.
     """
-    powers = [2**k for k in range(longest.bit_length()) if 2**k < longest]
-    horizons = (*powers, longest)
+    horizons = (*(4**k for k in range(longest) if 4**k < longest), longest)
     measurement = Measurement(model, new, None, seed)
     starts = choose_starts(measurement.truth, horizons, _DREAMS, measurement.random)
     with Progress("foresee", 1, enabled=False) as bar:
