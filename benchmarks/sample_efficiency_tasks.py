@@ -12,9 +12,11 @@ Functions:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from worldgen.agents import BaselineConfig, DreamConfig
+from gymnasium import spaces
+
+from worldgen.agents import BaselineConfig, DreamConfig, replay_model_config
 from worldgen.config import Config, require
 from worldgen.data import EnvironmentSpec, episode_success
 from worldgen.world_model import WorldModelConfig
@@ -95,6 +97,12 @@ def _doorkey(size: int, *wrappers: str) -> EnvironmentSpec:
     return EnvironmentSpec(id=f"MiniGrid-DoorKey-{size}x{size}-v0", wrappers=wrappers)
 
 
+def _of_reals() -> WorldModelConfig:
+    """Give the settings for few transitions of a vector, with an eye on the rare ends."""
+    model = replay_model_config(spaces.Box(-1.0, 1.0, (1,)))
+    return replace(model, training=replace(model.training, event_share=0.25))
+
+
 TASKS = {
     "doorkey-5x5": Task(
         environment=_doorkey(5),
@@ -135,7 +143,21 @@ TASKS = {
         environment=EnvironmentSpec(id="CartPole-v1"),
         solved_return=475.0,
         evaluate_every=1_024,
-        dream_ppo=DreamArm(budget=20_000, loop=DreamConfig()),
+        dream_ppo=DreamArm(
+            budget=20_000,
+            n_envs=1,  # so that a round sees how an episode of 500 steps ends
+            loop=DreamConfig(
+                initial_model_steps=600,
+                model_steps_per_round=250,
+                horizon=64,
+                fresh_rounds=False,
+                novelty=0.0,
+                n_epochs=10,
+                gamma=0.99,
+                ent_coef=0.0,
+            ),
+            model=_of_reals(),
+        ),
         ppo=BaselineConfig(  # RL Baselines3 Zoo's, but for its falling rates
             n_steps=32,
             n_epochs=20,
