@@ -34,6 +34,7 @@ from worldgen.data.environment import EnvLike
 from worldgen.data.episodes import Episodes
 from worldgen.envs import ImaginedVecEnv
 from worldgen.errors import ConfigError
+from worldgen.memory import release_memory
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
 from worldgen.world_model import WorldModel, WorldModelConfig
@@ -257,6 +258,7 @@ class DreamPPO(RecordingPPO):
         else:
             metrics = self._dream_phase()
             self.phase, self.round, self._round_timesteps = "collect", self.round + 1, 0
+        release_memory()
         results = [observer.on_phase_end(phase, metrics) for observer in observers]
         return all(result is not False for result in results)
 
