@@ -39,7 +39,7 @@ def environment_of_dataset(recorded: EnvSpec | None) -> EnvironmentSpec | None:
     if _is_minigrid(recorded):
         importlib.import_module("minigrid")  # registers its ids
     registered = gym.registry.get(recorded.id)
-    usual = ({}, recorded.max_episode_steps)
+    usual: tuple[dict[str, Any], int | None] = ({}, recorded.max_episode_steps)
     if registered is not None:
         usual = (registered.kwargs, registered.max_episode_steps)
     arguments = {key: value for key, value in recorded.kwargs.items() if key != "render_mode"}
@@ -93,7 +93,7 @@ def dataset_space(
     space = without_text(space, name)
     path = "image" if isinstance(space, spaces.Dict) else ROOT
     leaf = leaves(space).get(path)
-    if recorded is None or not _is_minigrid(recorded) or not _may_be_cells(leaf):
+    if recorded is None or leaf is None or not (_is_minigrid(recorded) and _may_be_cells(leaf)):
         return space
     cells = bounded_grid(leaf)
     if any((frame[path] > cells.high).any() for frame in frames):
@@ -108,7 +108,7 @@ def _is_minigrid(recorded: EnvSpec) -> bool:
     return isinstance(entry, str) and entry.startswith("minigrid.")
 
 
-def _may_be_cells(space: spaces.Space[Any] | None) -> bool:
+def _may_be_cells(space: spaces.Space[Any]) -> bool:
     return (
         isinstance(space, spaces.Box)
         and space.dtype == np.uint8

@@ -199,8 +199,8 @@ def _buffer(episode: Episode, space: spaces.Space[Any]) -> Any:
     }
     return EpisodeBuffer(
         observations=unflatten(space, flat),
-        actions=episode.actions,  # type: ignore[arg-type]
-        rewards=episode.rewards,  # type: ignore[arg-type]
-        terminations=episode.terminated,  # type: ignore[arg-type]
-        truncations=episode.truncated,  # type: ignore[arg-type]
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=episode.terminated,
+        truncations=episode.truncated,
     )
