@@ -26,6 +26,7 @@ __all__ = ["Judgement"]
 
 _REPORTED = ("random", "agent", "ppo", "held_out", "fidelity")
 
+
 class Judgement(Stages):
     """Measure an agent that was trained in its environment, there and on new episodes.
 

@@ -18,7 +18,7 @@ from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episodes import Episodes
 from worldgen.data.minari_episodes import load_episodes
-from worldgen.errors import DatasetError, SpaceError
+from worldgen.errors import ConfigError, DatasetError, SpaceError
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModelConfig
 
@@ -59,7 +59,7 @@ class Arguments(CommonArguments):
     """Gymnasium id of the environment to play in after training; the dataset's own by default."""
     wrapper: Wrappers = ()
     """Wrapper around it, as module:Class; may be repeated, the innermost first."""
-    dataset: str
+    dataset: str | None = None
     """Folder of episodes that `worldgen collect` wrote, or id of a Minari dataset."""
     offline: Flag = False
     """Train on the dataset alone."""
@@ -85,8 +85,8 @@ class Arguments(CommonArguments):
     @property
     def folder(self) -> Path:
         """Where the run is, or will be."""
-        path = Path(self.dataset)
-        name = path.resolve().name if path.is_dir() else self.dataset.replace("/", "-")
+        given = self.dataset or ""
+        name = Path(given).resolve().name if Path(given).is_dir() else given.replace("/", "-")
         return self.run or Path("runs") / f"offline-{name}"
 
     def settings(self, episodes: Episodes) -> dict[str, Any]:
@@ -112,8 +112,7 @@ class Arguments(CommonArguments):
 
 def run(arguments: Arguments) -> None:
     """Train, or go on training; measure; film; print the table and where everything is."""
-    _check(arguments)
-    episodes = load_episodes(arguments.dataset)
+    episodes = load_episodes(_checked_dataset(arguments))
     if len(episodes) < 2:
         raise DatasetError(
             f"{arguments.dataset} must hold at least 2 episodes, one to learn from and one to "
@@ -146,8 +145,13 @@ def run(arguments: Arguments) -> None:
         print(f"{label:12} {path}")
 
 
-def _check(arguments: Arguments) -> None:
-    """Refuse what is wrong before anything is read."""
+def _checked_dataset(arguments: Arguments) -> str:
+    """Refuse what is wrong before anything is read; give the dataset's name."""
+    if not arguments.dataset:
+        raise ConfigError(
+            "`--dataset` must be given with --offline: a folder that `worldgen collect` wrote, or "
+            "the id of a Minari dataset"
+        )
     require(arguments.rounds >= 1, "rounds", "be at least 1", arguments.rounds)
     rule = "be left out with --no-environment"
     given = not (arguments.env is None and not arguments.wrapper)
@@ -159,6 +163,7 @@ def _check(arguments: Arguments) -> None:
         lambda field: "--model." + field.replace("_", "-"),
         lambda field: "--dream." + field.replace("_", "-"),
     )
+    return arguments.dataset
 
 
 def _check_spaces(environment: EnvironmentSpec, episodes: Episodes) -> None:
