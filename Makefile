@@ -10,7 +10,7 @@ TYPES := build/types
 WORKERS ?= auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
 PROSE := .ci .pre-commit-config.yaml CHANGELOG.md Makefile README.md pyproject.toml
-BENCHMARKS := tokenizer tokenizer_speed representation waveform fidelity imagination imagined_replay
+BENCHMARKS := tokenizer tokenizer_speed representation waveform fidelity imagination imagined_replay offline
 CODE := $(wildcard worldgen envs agents tests benchmarks)
 
 .PHONY: help install format lint type test test-all demo bench check build clean

@@ -9,10 +9,14 @@ Classes:
     AgentResult: what an evaluation found.
     BaselineConfig: numbers of the PPO that DreamPPO is compared with.
 
+Constants:
+    OFFLINE_CONFIG: the numbers of an agent that has episodes and no environment.
+
 Functions:
     evaluate_agent: episodes of held-out seeds in the real environment.
     baseline_ppo, baseline_result: SB3's PPO in the real environment.
     replay_model_config: settings of a world model that learns from few transitions.
+    train_offline: fit and dream, without an environment.
 """
 
 from __future__ import annotations
@@ -26,8 +30,11 @@ from worldgen.agents.extractors import SymbolicExtractor, TokenExtractor
 from worldgen.agents.imagined_replay_buffer import ImaginedReplayBuffer
 from worldgen.agents.imagined_replay_callback import ImaginedReplayCallback
 from worldgen.agents.imagined_replay_config import ImaginedReplayConfig, replay_model_config
+from worldgen.agents.offline import train_offline
+from worldgen.agents.offline_config import OFFLINE_CONFIG
 
 __all__ = [
+    "OFFLINE_CONFIG",
     "AgentResult",
     "BaselineConfig",
     "DreamConfig",
@@ -42,4 +49,5 @@ __all__ = [
     "baseline_result",
     "evaluate_agent",
     "replay_model_config",
+    "train_offline",
 ]

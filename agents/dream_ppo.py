@@ -28,6 +28,7 @@ from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
 from worldgen.agents.dream_training import DreamProgress, train_in_dream
 from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor
+from worldgen.agents.offline_config import OFFLINE_CONFIG
 from worldgen.agents.recording_ppo import RecordingPPO
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
@@ -70,8 +71,10 @@ class DreamPPO(RecordingPPO):
         policy: As in SB3. "MultiInputPolicy" and "MlpPolicy" read observations by
             `SymbolicExtractor` unless `policy_kwargs` says otherwise.
         env: A Gymnasium id, an `EnvironmentSpec` or a function that makes the environment, for
-            `n_envs` rows; an environment; or an SB3 `VecEnv` of prepared environments.
+            `n_envs` rows; an environment; or an SB3 `VecEnv` of prepared environments. None
+            with `episodes`, whose spaces are taken, for `train_offline`.
         config: Numbers of the loop and of PPO; single ones may be given as keywords instead.
+            None for `DreamConfig()`, or `OFFLINE_CONFIG` without an environment.
         model_config: Settings of the world model; its numbers of gradient steps are left at
             their defaults, since those of `config` are used.
         world_model: A world model to go on with, in place of a new one.
@@ -117,7 +120,11 @@ class DreamPPO(RecordingPPO):
         _init_setup_model: bool = True,
         **overrides: Any,
     ) -> None:
-        self.config = configured("DreamPPO", config or DreamConfig(), overrides)
+        if _init_setup_model:
+            rule = "be given without `episodes`"
+            require(env is not None or episodes is not None, "env", rule, env)
+        usual = DreamConfig() if env is not None else OFFLINE_CONFIG
+        self.config = configured("DreamPPO", config or usual, overrides)
         refuse_model_steps(model_config or WorldModelConfig())
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self.dream_horizon = self.config.horizon

@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     as_vec_env: anything that names an environment, as an SB3 `VecEnv`.
+    check_readable: whether SB3's policies can read spaces.
     environment_of: how to make it again.
     raw_space, raw_observations: undo SB3's channel-first pictures.
 """
@@ -40,7 +41,14 @@ from worldgen.data.episodes import Episodes
 from worldgen.errors import ConfigError, SpaceError
 from worldgen.spaces import flatten, leaves
 
-__all__ = ["EpisodeRecorder", "as_vec_env", "environment_of", "raw_observations", "raw_space"]
+__all__ = [
+    "EpisodeRecorder",
+    "as_vec_env",
+    "check_readable",
+    "environment_of",
+    "raw_observations",
+    "raw_space",
+]
 
 _READABLE = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -78,8 +86,7 @@ def environment_of(env: EnvLike | VecEnv | None) -> EnvironmentSpec | None:
 
 def _make_row(env: EnvLike) -> gym.Env[Any, Any]:
     made = make_env(env)
-    _check_readable(made.observation_space)
-    _check_start("action", made.action_space)
+    check_readable(made.observation_space, made.action_space)
     made = _OwnObservation(made)
     return made if _is_monitored(made) else Monitor(made)
 
@@ -98,8 +105,12 @@ class _OwnObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordCon
         return copy.deepcopy(observation)
 
 
-def _check_readable(space: spaces.Space[Any]) -> None:
-    """Refuse what SB3's policies cannot read, in words of our own."""
+def check_readable(space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
+    """Refuse what SB3's policies cannot read, in words of our own.
+
+    Raises:
+        SpaceError: If that is so.
+    """
     parts = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
     for part in parts:
         _check_start("observation", part)
@@ -109,6 +120,7 @@ def _check_readable(space: spaces.Space[Any]) -> None:
                 "MultiDiscrete, MultiBinary and a Dict of these: wrap the environment, for example "
                 "in gymnasium.wrappers.FlattenObservation"
             )
+    _check_start("action", action_space)
 
 
 def _check_start(kind: str, space: spaces.Space[Any]) -> None:

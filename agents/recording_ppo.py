@@ -21,6 +21,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
+from worldgen.agents.offline_env import SpacesOnly
 from worldgen.agents.real_env import EpisodeRecorder, as_vec_env, environment_of, raw_space
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
@@ -40,7 +41,8 @@ class RecordingPPO(PPO):
 
     Args:
         policy: As in SB3.
-        env: What `as_vec_env` takes, or None for an agent that is being loaded.
+        env: What `as_vec_env` takes, or None for an agent that is being loaded, or that has the
+            spaces of its `episodes` and no environment.
         episodes: Episodes to go on with.
         episodes_path: New folder for the episodes, where there are none to go on with.
         n_envs: Rows of the environment.
@@ -61,12 +63,17 @@ class RecordingPPO(PPO):
         self._round_timesteps, self._recorded_timesteps = 0, 0
         self._episodes: Episodes | None = None
         vec_env = None if env is None else as_vec_env(env, n_envs)
+        if env is None and episodes is not None:
+            vec_env = SpacesOnly(episodes.observation_space, episodes.action_space, n_envs)
+            self._environment = episodes.environment
         if vec_env is not None:
             _check_policy(policy, vec_env.observation_space)
         super().__init__(policy, vec_env, **ppo)  # type: ignore[arg-type]
         if vec_env is not None:
             self._real_space: spaces.Space[Any] = raw_space(vec_env)
             self._set_up_episodes(episodes, episodes_path)
+        if env is None:
+            self.env = None  # SB3 has its spaces now
 
     def _set_up_episodes(
         self, episodes: Episodes | None, path: str | pathlib.Path | None = None
@@ -137,12 +144,20 @@ class RecordingPPO(PPO):
             raise ConfigError(
                 "the agent has no environment: pass `env` to `load`, or call `set_env`"
             )
+        self.check_episodes()
+        return self.env
+
+    def check_episodes(self) -> None:
+        """Make sure that the agent has all of its episodes.
+
+        Raises:
+            DatasetError: If it was loaded without them, or with too few.
+        """
         if self.episodes.num_steps < self._recorded_timesteps:
             raise DatasetError(
                 f"the agent has made {self._recorded_timesteps} environment steps, its episodes "
                 f"hold {self.episodes.num_steps}: load all of them and call `set_episodes`"
             )
-        return self.env
 
     def set_env(self, env: EnvLike | VecEnv, force_reset: bool = True) -> None:
         """Go on in this environment, with as many rows as before.
@@ -152,6 +167,7 @@ class RecordingPPO(PPO):
             force_reset: Whether `learn` resets it first.
         """
         super().set_env(as_vec_env(env, self.n_envs), force_reset)
+        self._environment = self._environment or environment_of(env)
 
     def _collect(
         self,

@@ -152,13 +152,24 @@ def collect_mixed(
     *,
     seed: int,
     num_envs: int = 8,
+    lowest_share: float = 0.05,
+    max_episode_steps: int | None = None,
     path: str | Path | None = None,
     progress: bool = False,
 ) -> Episodes:
-    """Collect episodes of players whose share of random actions goes from 0.05 to 1."""
+    """Collect episodes of players whose share of random actions goes from `lowest_share` to 1.
+
+    With `max_episode_steps`, an episode is broken off after so many environment steps, which
+    leaves the rewards as they are.
+    """
     spec = EnvironmentSpec(id=environment) if isinstance(environment, str) else environment
-    rows = gym.vector.SyncVectorEnv([spec.make] * num_envs)
-    shares = np.linspace(0.05, 1.0, num_envs)
+
+    def make() -> gym.Env[Any, Any]:
+        env = spec.make()
+        return gym.wrappers.TimeLimit(env, max_episode_steps) if max_episode_steps else env
+
+    rows = gym.vector.SyncVectorEnv([make] * num_envs)
+    shares = np.linspace(lowest_share, 1.0, num_envs)
     players = [
         MiniGridPlayer(env, share, np.random.default_rng([seed, row]))
         for row, (env, share) in enumerate(zip(rows.envs, shares, strict=True))

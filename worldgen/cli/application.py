@@ -22,6 +22,7 @@ __all__ = ["VERBS", "main"]
 
 VERBS = {
     "collect": "gather episodes of a Gymnasium environment",
+    "export": "write episodes as a Minari dataset",
     "fit": "train a world model on episodes",
     "evaluate": "measure how often a model's dreams are right",
     "dream": "film a dream beside reality",
@@ -58,7 +59,7 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("worldgen").setLevel(logging.DEBUG if debug else logging.INFO)
         with _loading():
-            module = importlib.import_module(f"worldgen.cli.{verb}")
+            module = importlib.import_module(f"worldgen.cli.{_module(verb, arguments)}")
             from worldgen.cli.arguments import parse
         parsed = parse(module.Arguments, verb, module.__doc__ or "", arguments)
         parsed.prepare()
@@ -73,6 +74,11 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
             raise
         return _report(error)
     return _OK
+
+
+def _module(verb: str, arguments: Sequence[str]) -> str:
+    """Name the verb's module: training from a dataset has options of its own."""
+    return "train_offline" if verb == "train" and "--offline" in arguments else verb
 
 
 @contextlib.contextmanager

@@ -43,16 +43,17 @@ class DreamLog:
         index, start = best_moment(newest, _HORIZON)
         dream = dream_along(model, newest[index], start=start, horizon=_HORIZON)
         strip = dream_strip(model, dream)
-        real_steps = agent.num_timesteps
-        self._writer.add_image("dream/real_above_imagined", strip, real_steps, dataformats="HWC")
+        # Offline there are no real environment steps to go by.
+        steps = agent.num_timesteps or agent.imagined_timesteps
+        self._writer.add_image("dream/real_above_imagined", strip, steps, dataformats="HWC")
         share = float(np.mean(~dream.differs))
         self._writer.add_scalar(
-            "dream/training_episode_frames_without_visible_difference", share, real_steps
+            "dream/training_episode_frames_without_visible_difference", share, steps
         )
         self._writer.flush()
         vectors = torch.cat(model.tokenizer.codebook_vectors())
         if self._vectors is None or not torch.equal(vectors, self._vectors):
-            log_codes(self._writer, model.tokenizer, newest, real_steps)
+            log_codes(self._writer, model.tokenizer, newest, steps)
             self._vectors = vectors.clone()
 
     def close(self) -> None:

@@ -95,10 +95,11 @@ def results_table(report: Mapping[str, Any], times: Mapping[str, float]) -> Tabl
     """Lay out a run's report and its wall times.
 
     Args:
-        report: As `worldgen train` writes it to report.json.
+        report: As `worldgen train` writes it to report.json, with or without --offline.
         times: Phase -> seconds.
     """
-    table = Table(title=f"{report['environment']['id']}, seed {report['seed']}", show_header=False)
+    name = "offline" if report["environment"] is None else report["environment"]["id"]
+    table = Table(title=f"{name}, seed {report['seed']}", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for rows in results_rows(report, times):
@@ -114,7 +115,8 @@ def results_rows(
     """Give the sections of `results_table`: labels with values."""
     return [
         _steps_rows(report),
-        _play_rows(report),
+        _dataset_rows(report["dataset"]) if "dataset" in report else [],
+        _play_rows(report) if "agent" in report else [],
         _fidelity_rows(report["fidelity"]),
         [(f"wall time: {phase}", duration(seconds)) for phase, seconds in times.items()],
         [("wall time in all", duration(sum(times.values())))],
@@ -126,6 +128,16 @@ def _steps_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("real environment steps used", f"{report['real_environment_steps']:,}"),
         ("imagined environment steps used", f"{report['imagined_environment_steps']:,}"),
     ]
+
+
+def _dataset_rows(dataset: Mapping[str, Any]) -> list[tuple[str, str]]:
+    steps = dataset["training_environment_steps"]
+    rows = [("environment steps of the dataset that were learnt from", f"{steps:,}")]
+    if dataset["success_rate"] is not None:
+        rows.append(("success in the dataset", percent(dataset["success_rate"])))
+    if dataset["mean_return"] is not None:
+        rows.append(("mean return in the dataset", f"{dataset['mean_return']:.3f}"))
+    return rows
 
 
 def _play_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:

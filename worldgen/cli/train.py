@@ -18,7 +18,7 @@ from worldgen.data.environment import EnvironmentSpec
 from worldgen.run_folder import RunFolder, read_json
 from worldgen.world_model import WorldModelConfig
 
-__all__ = ["Arguments", "JudgementConfig", "run"]
+__all__ = ["Arguments", "JudgementConfig", "places", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,10 @@ class Arguments(CommonArguments):
     """The world model."""
     judgement: JudgementConfig = JudgementConfig()
     """Measurements after training."""
+    offline: Flag = False
+    """Train from logged episodes alone: see worldgen train --offline --help."""
+    dataset: str | None = None
+    """Of --offline: folder of episodes, or id of a Minari dataset."""
 
     @property
     def environment(self) -> EnvironmentSpec:
@@ -100,6 +104,8 @@ class Arguments(CommonArguments):
 
 def run(arguments: Arguments) -> None:
     """Train, or go on training; measure; film; print the table and where everything is."""
+    rule = "be given together with --offline"
+    require(arguments.dataset is None, "--dataset", rule, arguments.dataset)
     require(arguments.num_envs >= 1, "num_envs", "be at least 1", arguments.num_envs)
     rule = f"be at least {arguments.num_envs}, one for each of num_envs"
     require(arguments.timesteps >= arguments.num_envs, "timesteps", rule, arguments.timesteps)
@@ -128,7 +134,7 @@ def run(arguments: Arguments) -> None:
     console = Console(highlight=False)
     console.print()
     console.print(results_table(report, folder.times()))
-    for label, path in _places(folder):
+    for label, path in places(folder):
         print(f"{label:12} {path}")
 
 
@@ -151,7 +157,8 @@ def _write_page(folder: RunFolder, report: dict[str, Any]) -> None:
     write_atomically(folder.page, write)
 
 
-def _places(folder: RunFolder) -> list[tuple[str, str]]:
+def places(folder: RunFolder) -> list[tuple[str, str]]:
+    """List what a run has left behind, each as a label and a path or a command."""
     films = [str(path) for path in sorted(folder.films.glob("*.gif"))]
     return [
         *(("film", film) for film in films),
@@ -159,6 +166,6 @@ def _places(folder: RunFolder) -> list[tuple[str, str]]:
         ("agent", str(folder.agent)),
         *([("best agent", str(folder.best_agent))] if folder.best_agent.is_file() else []),
         ("report", str(folder.report)),
-        ("page", str(folder.page)),
+        *([("page", str(folder.page))] if folder.page.is_file() else []),
         ("TensorBoard", f"tensorboard --logdir {folder.tensorboard}"),
     ]

@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     train_agent: begin or go on, until the real environment steps are used up.
+    load_agent, save_agent: the agent of a run.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from worldgen.checkpoint import write_atomically
 from worldgen.cli.dream_log import DreamLog
 from worldgen.cli.run_curve import RunCurve
 from worldgen.cli.summaries import describe_phase
+from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episodes import Episodes
 from worldgen.errors import CheckpointError
 from worldgen.fit_checkpoint import remove_checkpoint
@@ -30,9 +32,10 @@ from worldgen.run_folder import RunFolder
 if TYPE_CHECKING:
     from worldgen.cli.train import Arguments
 
-__all__ = ["Checkpoints", "train_agent"]
+__all__ = ["TRAINED", "Checkpoints", "load_agent", "save_agent", "train_agent"]
 
-_TRAINED = "training"
+TRAINED = "training"
+"""Name of the stage."""
 
 
 def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
@@ -43,7 +46,7 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     """
     agent = _restored(folder, arguments) or _new(folder, arguments)
     agent.fit_checkpoint = folder.fit_checkpoint
-    if _TRAINED in folder.stages():
+    if TRAINED in folder.stages():
         return agent
     left = arguments.timesteps - agent.num_timesteps
     agent.learn(
@@ -59,7 +62,7 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     )
     agent.world_model.save(folder.model, overwrite=True)
     folder.finish_stage(
-        _TRAINED,
+        TRAINED,
         {
             "real_environment_steps": agent.num_timesteps,
             "imagined_environment_steps": agent.imagined_timesteps,
@@ -72,17 +75,7 @@ def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
     """Load the agent of a run that is gone on with; None where it had not begun."""
     if not folder.agent.is_file():
         return None
-    try:
-        agent = DreamPPO.load(
-            folder.agent,
-            env=arguments.environment,
-            device=arguments.device,
-            n_envs=arguments.num_envs,
-        )
-    except (KeyError, EOFError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{folder.agent} is damaged: {error}; begin anew with --overwrite"
-        ) from error
+    agent = load_agent(folder, arguments.environment, arguments.device, arguments.num_envs)
     saved_steps = agent.num_timesteps
     episodes = Episodes.load(folder.episodes)
     if agent.phase == "collect" and agent.config.fresh_rounds:
@@ -97,15 +90,29 @@ def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
     nothing_left = arguments.timesteps - agent.num_timesteps < arguments.num_envs
     if agent.phase == "collect" and agent.num_timesteps > saved_steps and nothing_left:
         agent.phase = "fit"  # the last collection was over, but for being noted
-    due = (
-        "measuring" if _TRAINED in folder.stages() else f"{agent.phase} of round {agent.round + 1}"
-    )
+    due = "measuring" if TRAINED in folder.stages() else f"{agent.phase} of round {agent.round + 1}"
     print(
         f"resume   {agent.num_timesteps:,} real environment steps in {len(agent.episodes):,} "
         f"episodes are kept; next is {due}",
         flush=True,
     )
     return agent
+
+
+def load_agent(
+    folder: RunFolder, environment: EnvironmentSpec | None, device: str, num_envs: int = 1
+) -> DreamPPO:
+    """Load the agent of a run.
+
+    Raises:
+        CheckpointError: If its file is damaged.
+    """
+    try:
+        return DreamPPO.load(folder.agent, env=environment, device=device, n_envs=num_envs)
+    except (KeyError, EOFError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder.agent} is damaged: {error}; begin anew with --overwrite"
+        ) from error
 
 
 def _new(folder: RunFolder, arguments: Arguments) -> DreamPPO:
@@ -125,11 +132,12 @@ def _new(folder: RunFolder, arguments: Arguments) -> DreamPPO:
         seed=arguments.seed,
         device=arguments.device,
     )
-    _save(agent, folder)
+    save_agent(agent, folder)
     return agent
 
 
-def _save(agent: DreamPPO, folder: RunFolder) -> None:
+def save_agent(agent: DreamPPO, folder: RunFolder) -> None:
+    """Write the agent of a run, whole or not at all."""
     write_atomically(folder.agent, lambda file: agent.save(file))
 
 
@@ -148,7 +156,7 @@ class Checkpoints(PhaseCallback):
 
     def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> None:
         """Save first, so that a kill from here on loses nothing."""
-        _save(self._agent, self._folder)
+        save_agent(self._agent, self._folder)
         if phase == "fit":
             remove_checkpoint(self._folder.fit_checkpoint)
             self._agent.world_model.save(self._folder.model, overwrite=True)

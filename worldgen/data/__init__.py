@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     )
     from worldgen.data.episode import Episode, EpisodeBuilder
     from worldgen.data.episodes import Episodes
+    from worldgen.data.minari_episodes import export_minari, import_minari, load_episodes
     from worldgen.data.token_dataset import Context, TokenDataset
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
     "TokenDataset",
     "environment_spec",
     "episode_success",
+    "export_minari",
+    "import_minari",
+    "load_episodes",
     "make_env",
     "prepare_env",
 ]
@@ -45,6 +49,9 @@ _HOMES = {
     "TokenDataset": "token_dataset",
     "environment_spec": "environment",
     "episode_success": "environment",
+    "export_minari": "minari_episodes",
+    "import_minari": "minari_episodes",
+    "load_episodes": "minari_episodes",
     "make_env": "environment",
     "prepare_env": "environment",
 }

@@ -2,6 +2,8 @@
 
 Functions:
     environment_origin: the registered id and the wrappers of an environment object.
+    is_transparent: whether a wrapper changes nothing that has to be repeated.
+    id_with_package: a registered id with the package that registers it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from worldgen.data.prepared_observation import PrepareObservation, wrapper_chain
 
-__all__ = ["environment_origin"]
+__all__ = ["environment_origin", "id_with_package", "is_transparent"]
 
 Env: TypeAlias = gym.Env[Any, Any]
 
@@ -55,10 +57,15 @@ def environment_origin(env: Env) -> tuple[str, tuple[str, ...]] | None:
     if not all(_has_default_arguments(layer) for layer in layers):
         return None
     names = tuple(f"{type(layer).__module__}:{type(layer).__name__}" for layer in layers)
-    return _id_with_package(spec), names
+    return id_with_package(spec), names
 
 
-def _id_with_package(spec: EnvSpec) -> str:
+def is_transparent(wrapper: str) -> bool:
+    """Tell whether a wrapper "module:Class" need not be repeated."""
+    return wrapper in {f"{kind.__module__}:{kind.__name__}" for kind in _TRANSPARENT}
+
+
+def id_with_package(spec: EnvSpec) -> str:
     """Put the package in front that, as a rule, registers the id when it is imported."""
     entry = spec.entry_point
     module = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")

@@ -6,6 +6,7 @@ Classes:
 Functions:
     prepare_env: put the wrapper on where it changes something.
     prepared_observation_space: the space that it gives.
+    without_text, bounded_grid: the two things that it does to a space.
     is_minigrid, wrapper_chain: what an environment is made of.
 """
 
@@ -26,9 +27,11 @@ from worldgen.errors import SpaceError
 
 __all__ = [
     "PrepareObservation",
+    "bounded_grid",
     "is_minigrid",
     "prepare_env",
     "prepared_observation_space",
+    "without_text",
     "wrapper_chain",
 ]
 
@@ -101,17 +104,18 @@ def prepared_observation_space(env: Env, *, text: bool = False) -> spaces.Space[
     if text:
         space = _with_plain_text(env.observation_space)
     else:
-        space = _without_text(env.observation_space, name)
+        space = without_text(env.observation_space, name)
     shapes = _cell_shapes(env)
     if isinstance(space, spaces.Dict):
         image = space.spaces.get("image")
         if image is not None and _is_unbounded_grid(image, shapes):
-            parts = {**space.spaces, "image": _bounded_grid(image)}
+            parts = {**space.spaces, "image": bounded_grid(image)}
             return spaces.Dict(list(parts.items()))
-    return _bounded_grid(space) if _is_unbounded_grid(space, shapes) else space
+    return bounded_grid(space) if _is_unbounded_grid(space, shapes) else space
 
 
-def _without_text(space: spaces.Space[Any], name: str) -> spaces.Space[Any]:
+def without_text(space: spaces.Space[Any], name: str) -> spaces.Space[Any]:
+    """Leave out the parts of a Dict that are text, unless all are; `name` is for the log."""
     if not isinstance(space, spaces.Dict):
         return space
     kept = {key: child for key, child in space.spaces.items() if not _is_text(child)}
@@ -120,7 +124,7 @@ def _without_text(space: spaces.Space[Any], name: str) -> spaces.Space[Any]:
     dropped = tuple(key for key in space.spaces if key not in kept)
     if dropped:
         _log_dropped(name, dropped)
-    parts = {key: _without_text(child, name) for key, child in kept.items()}
+    parts = {key: without_text(child, name) for key, child in kept.items()}
     changed = dropped or any(part is not kept[key] for key, part in parts.items())
     # A list, since a Dict made from a dictionary sorts its keys.
     return spaces.Dict(list(parts.items())) if changed else space
@@ -182,7 +186,8 @@ def _is_unbounded_grid(space: spaces.Space[Any], shapes: set[tuple[int, ...]]) -
     )
 
 
-def _bounded_grid(space: spaces.Space[Any]) -> spaces.Box:
+def bounded_grid(space: spaces.Space[Any]) -> spaces.Box:
+    """Give MiniGrid's cells, (width, height, 3) indices, their true bounds."""
     constants = importlib.import_module("minigrid.core.constants")
     highest = (
         max(constants.OBJECT_TO_IDX.values()),

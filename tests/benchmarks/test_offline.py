@@ -1,0 +1,80 @@
+"""The benchmark of offline training, in small."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks import offline
+from benchmarks.minigrid_player import collect_mixed
+from benchmarks.offline import OfflineBenchmark, main
+from worldgen.data import EnvironmentSpec
+from worldgen.errors import ConfigError
+
+TINY = OfflineBenchmark(
+    environment=EnvironmentSpec(id="MiniGrid-Empty-5x5-v0"),
+    seeds=(3,),
+    steps=200,
+    max_episode_steps=20,
+    rounds=2,
+    dream=replace(
+        OfflineBenchmark().dream,
+        tokenizer_steps=20,
+        initial_model_steps=3,
+        model_steps_per_round=2,
+        initial_dream_steps=64,
+        dream_steps_per_round=64,
+        dream_envs=8,
+        n_steps=8,
+        batch_size=16,
+    ),
+    episodes=3,
+    dreams=8,
+)
+
+
+def test_it_measures_each_round_and_repeats_nothing(tmp_path, monkeypatch):
+    result = main(TINY, parts=tmp_path / "parts", output=tmp_path / "docs")
+    (piece,) = result["parts"]
+    assert piece["data"]["environment_steps"] == 200
+    assert piece["real_environment_steps_while_training"] == 0
+    assert piece["imagined_environment_steps"] == 128
+    assert len(piece["success"]) == 2
+    assert json.loads((tmp_path / "docs" / "offline.json").read_text()) == result
+    assert "| 3 | 200 in " in (tmp_path / "docs" / "offline.md").read_text()
+    monkeypatch.setattr(offline, "_data", None)
+    assert main(TINY, parts=tmp_path / "parts", output=tmp_path / "docs")["parts"] == [piece]
+
+
+def test_a_killed_seed_goes_on_where_it_was(tmp_path, monkeypatch):
+    whole = main(TINY, parts=tmp_path / "whole", output=tmp_path / "docs")["parts"][0]
+    real = offline._Saver.on_phase_end
+
+    def killed(self, phase, metrics):
+        real(self, phase, metrics)
+        if (self.model.round, phase) == (1, "fit"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(offline._Saver, "on_phase_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            main(TINY, parts=tmp_path / "parts", output=tmp_path / "docs")
+    resumed = main(TINY, parts=tmp_path / "parts", output=tmp_path / "docs")["parts"][0]
+    assert resumed["fidelity"] == whole["fidelity"]
+    assert resumed["mean_length"] == whole["mean_length"]
+
+
+def test_the_player_breaks_off_and_fails_as_it_is_told():
+    episodes = collect_mixed(
+        "MiniGrid-DoorKey-6x6-v0", 600, seed=0, lowest_share=1.0, max_episode_steps=50
+    )
+    assert max(map(len, episodes)) == 50
+    assert np.mean([episode.total_reward > 0 for episode in episodes]) < 0.3
+
+
+def test_wrong_settings_are_named():
+    with pytest.raises(ConfigError, match="`rounds` must be at least 1"):
+        OfflineBenchmark(rounds=0)
