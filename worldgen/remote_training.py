@@ -68,6 +68,8 @@ _LOOK_EVERY = 0.2
 """Seconds between two looks at whether all processes live."""
 _GRACE = 10.0
 """Seconds that the other processes have, once one has failed, to say what they know."""
+_GRACE_TO_FINISH = 60.0
+"""The same where all work is done, and a busy machine is all that keeps them."""
 _SHOWN = 200
 """Characters of what a failed process said."""
 
@@ -282,7 +284,7 @@ class RemoteTrainer:
         for rank in self._ranks:
             if finished:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    rank.wait(_GRACE)
+                    rank.wait(_GRACE_TO_FINISH)
             if rank.poll() is None:
                 rank.kill()
         if self._reader is not None:

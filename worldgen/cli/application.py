@@ -22,12 +22,12 @@ __all__ = ["VERBS", "main"]
 
 VERBS = {
     "collect": "gather episodes of a Gymnasium environment",
-    "export": "write episodes as a Minari dataset",
     "fit": "train a world model on episodes",
     "evaluate": "measure how often a model's dreams are right",
     "dream": "film a dream beside reality",
     "codes": "show what a tokenizer's codes stand for, and how often they are used",
     "train": "all of it: collect, fit, train an agent in the dream, measure, film",
+    "export": "write episodes as a Minari dataset",
 }
 """Verb -> what it does, in the order of the help."""
 
