@@ -10,7 +10,7 @@ Classes:
     BaselineConfig: numbers of the PPO that DreamPPO is compared with.
 
 Constants:
-    OFFLINE_CONFIG: the numbers of an agent that has episodes and no environment.
+    OFFLINE_CONFIG, OFFLINE_ROUNDS: the numbers of an agent that has episodes and no environment.
 
 Functions:
     evaluate_agent: episodes of held-out seeds in the real environment.
@@ -31,10 +31,11 @@ from worldgen.agents.imagined_replay_buffer import ImaginedReplayBuffer
 from worldgen.agents.imagined_replay_callback import ImaginedReplayCallback
 from worldgen.agents.imagined_replay_config import ImaginedReplayConfig, replay_model_config
 from worldgen.agents.offline import train_offline
-from worldgen.agents.offline_config import OFFLINE_CONFIG
+from worldgen.agents.offline_config import OFFLINE_CONFIG, OFFLINE_ROUNDS
 
 __all__ = [
     "OFFLINE_CONFIG",
+    "OFFLINE_ROUNDS",
     "AgentResult",
     "BaselineConfig",
     "DreamConfig",

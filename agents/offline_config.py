@@ -14,16 +14,16 @@ __all__ = ["OFFLINE_CONFIG", "OFFLINE_ROUNDS"]
 OFFLINE_CONFIG = DreamConfig(
     initial_steps=0,
     initial_model_steps=2_500,
-    model_steps_per_round=300,
-    initial_dream_steps=100_000,
-    dream_steps_per_round=100_000,
+    model_steps_per_round=400,
+    initial_dream_steps=75_000,
+    dream_steps_per_round=75_000,
     novelty=0.0,
     starts=StartConfig(first_share=0.25, rare_share=0.25),
-    ent_coef=0.02,
+    ent_coef=0.05,
 )
 """More gradient steps and more dreams at once than where episodes come in little by little; no
 bonus for what few episodes show, since nobody goes there to look; and more entropy, which keeps
 the policy from what only the model believes."""
 
-OFFLINE_ROUNDS = 8
+OFFLINE_ROUNDS = 6
 """Fits and dreams of an offline training."""

@@ -30,6 +30,7 @@ from benchmarks.results import Parts, markdown_table, provenance, write_json
 from worldgen import Episodes, WorldModelConfig
 from worldgen.agents import (
     OFFLINE_CONFIG,
+    OFFLINE_ROUNDS,
     DreamConfig,
     DreamPPO,
     PhaseCallback,
@@ -62,7 +63,7 @@ class OfflineBenchmark(Config):
     """Environment steps after which an episode of the data is broken off."""
     held_out_share: float = 0.1
     """Share of the episodes that nothing is learnt from, to measure the model on."""
-    rounds: int = 6
+    rounds: int = OFFLINE_ROUNDS
     """Fits, each with a dream after it."""
     dream: DreamConfig = OFFLINE_CONFIG
     """The loop, and PPO in the dream."""
