@@ -161,6 +161,7 @@ TASKS = {
         ppo=BaselineConfig(  # RL Baselines3 Zoo's, but for its falling rates
             n_steps=32,
             n_epochs=20,
+            learning_rate=1e-3,
             gamma=0.98,
             gae_lambda=0.8,
             ent_coef=0.0,
