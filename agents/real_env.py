@@ -24,6 +24,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     VecEnv,
+    VecMonitor,
     VecTransposeImage,
     unwrap_vec_normalize,
 )
@@ -62,16 +63,18 @@ def as_vec_env(env: EnvLike | VecEnv, num_envs: int) -> VecEnv:
         num_envs: Number of rows.
 
     Raises:
-        ConfigError: If the environment normalises its observations, which the model does.
+        ConfigError: If the environment normalises observations or rewards, which the model does.
         SpaceError: If SB3's policies cannot read the observations.
     """
     require(num_envs >= 1, "n_envs", "be at least 1", num_envs)
     if isinstance(env, VecEnv):
         if unwrap_vec_normalize(env) is not None:
             raise ConfigError(
-                "`env` must not be a VecNormalize, whose observations change their meaning: "
-                "pass the environment inside it, the world model standardises on its own"
+                "`env` must not be a VecNormalize, whose observations and rewards change their "
+                "meaning: pass the environment inside it, the world model standardises on its own"
             )
+        _check_readable(env.observation_space)
+        _check_start("action", env.action_space)
         return env
     rows = 1 if isinstance(env, gym.Env) else num_envs
     return DummyVecEnv([partial(_make_row, env) for _ in range(rows)])
@@ -79,6 +82,8 @@ def as_vec_env(env: EnvLike | VecEnv, num_envs: int) -> VecEnv:
 
 def environment_of(env: EnvLike | VecEnv | None) -> EnvironmentSpec | None:
     """Say how to make `env` again, where that is known."""
+    while isinstance(env, VecMonitor):
+        env = env.venv
     if isinstance(env, DummyVecEnv):
         return environment_spec(env.envs[0])
     return None if env is None or isinstance(env, VecEnv) else environment_spec(env)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import A2C, DQN, PPO
-from stable_baselines3.common.vec_env import VecMonitor
+from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 from worldgen import Episodes, WorldModel
 from worldgen.envs import ImaginedVecEnv
@@ -282,6 +282,27 @@ def test_sb3_learns_in_every_kind_of_dream(world, algorithm):
     agent = algorithm(policy, env, n_steps=4, seed=0, device="cpu", **numbers).learn(32)
     assert agent.num_timesteps == 32
     assert len(agent.ep_info_buffer) >= 4  # what rollout/ep_rew_mean is taken from
+
+
+def test_a_dream_is_monitored_normalised_saved_and_loaded(vector, tmp_path):
+    def monitored() -> VecMonitor:
+        return VecMonitor(ImaginedVecEnv(vector.model, 4, 3, starts=vector.episodes, seed=1))
+
+    env = VecNormalize(monitored())
+    agent = PPO("MlpPolicy", env, n_steps=4, batch_size=8, n_epochs=1, seed=0, device="cpu")
+    agent.learn(32)
+    assert {info["l"] for info in agent.ep_info_buffer} <= {1, 2, 3}
+    agent.save(tmp_path / "agent.zip")
+    env.save(str(tmp_path / "normalize.pkl"))
+    again = VecNormalize.load(str(tmp_path / "normalize.pkl"), monitored())
+    np.testing.assert_array_equal(again.obs_rms.mean, env.obs_rms.mean)
+    loaded = PPO.load(tmp_path / "agent.zip", again, device="cpu")
+    raw = vector.episodes[0].observations["observation"][:4]
+    for ours, theirs in zip(env.normalize_obs(raw), again.normalize_obs(raw), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        expected = agent.predict(ours, deterministic=True)[0]
+        np.testing.assert_array_equal(loaded.predict(theirs, deterministic=True)[0], expected)
+    assert loaded.learn(16).num_timesteps == 16
 
 
 def test_dqn_learns_in_a_dream(grid):
