@@ -73,8 +73,7 @@ def as_vec_env(env: EnvLike | VecEnv, num_envs: int) -> VecEnv:
                 "`env` must not be a VecNormalize, whose observations and rewards change their "
                 "meaning: pass the environment inside it, the world model standardises on its own"
             )
-        _check_readable(env.observation_space)
-        _check_start("action", env.action_space)
+        check_readable(env.observation_space, env.action_space)
         return env
     rows = 1 if isinstance(env, gym.Env) else num_envs
     return DummyVecEnv([partial(_make_row, env) for _ in range(rows)])
