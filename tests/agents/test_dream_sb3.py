@@ -67,7 +67,9 @@ def test_rows_in_processes_of_their_own_teach_the_same():
 @pytest.mark.parametrize("env_id", [VECTOR, IMAGE])
 def test_stacked_frames_are_dreamt_as_one(env_id):
     agent = make_agent(VecFrameStack(rows_of(env_id), 2)).learn(96)
-    depth = gym.make(env_id).observation_space.shape[-1]
+    shape = gym.make(env_id).observation_space.shape
+    assert shape is not None
+    depth = shape[-1]
     for episode in agent.episodes:
         frames = episode.observations["observation"]
         assert frames.shape[-1] == 2 * depth
