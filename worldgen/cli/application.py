@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "measure how often a model's dreams are right",
     "dream": "film a dream beside reality",
     "codes": "show what a tokenizer's codes stand for, and how often they are used",
+    "export": "write episodes as a Minari dataset",
     "train": "all of it: collect, fit, train an agent in the dream, measure, film",
     "export": "write episodes as a Minari dataset",
 }
