@@ -28,7 +28,6 @@ VERBS = {
     "codes": "show what a tokenizer's codes stand for, and how often they are used",
     "export": "write episodes as a Minari dataset",
     "train": "all of it: collect, fit, train an agent in the dream, measure, film",
-    "export": "write episodes as a Minari dataset",
 }
 """Verb -> what it does, in the order of the help."""
 
