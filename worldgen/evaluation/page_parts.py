@@ -35,7 +35,7 @@ pre { background: #20232a; padding: 10px 14px; border-radius: 6px; overflow-x: a
 svg { background: #20232a; border-radius: 6px; font: 11px system-ui, sans-serif; }
 """
 _WIDTH, _HEIGHT = 410, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 30, 54
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 22, 30, 54
 
 Curve = Sequence[tuple[float, float]]
 

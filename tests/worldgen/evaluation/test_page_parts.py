@@ -24,7 +24,7 @@ def test_points_lie_where_the_axes_say():
     chart = line_chart("t", "x", {"a": [(0.0, 0.0), (10.0, 1.0)]}, share=True)
     (path,) = re.findall(r'<polyline points="([^"]*)"', chart)
     (x0, y0), (x1, y1) = (map(float, point.split(",")) for point in path.split(" "))
-    assert (x0, x1) == (46.0, 396.0)
+    assert (x0, x1) == (46.0, 388.0)
     assert (y0, y1) == (196.0, 30.0)
     assert ">100%<" in chart
 
