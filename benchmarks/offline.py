@@ -182,7 +182,7 @@ def _agent(config: OfflineBenchmark, seed: int, folder: Path, episodes: Episodes
     shutil.rmtree(folder)
     folder.mkdir()
     write_json(settings, config.to_dict())
-    return DreamPPO(
+    agent = DreamPPO(
         "MultiInputPolicy",
         None,
         episodes=episodes,
@@ -191,6 +191,8 @@ def _agent(config: OfflineBenchmark, seed: int, folder: Path, episodes: Episodes
         seed=seed,
         device="cpu",
     )
+    agent.save(folder / "agent.zip")  # so that even the first fit can be gone on with
+    return agent
 
 
 class _Saver(PhaseCallback):

@@ -12,6 +12,7 @@ from benchmarks import offline
 from benchmarks.minigrid_player import collect_mixed
 from benchmarks.offline import OfflineBenchmark, main
 from worldgen.data import EnvironmentSpec
+from worldgen.dynamics_training import DynamicsTrainer
 from worldgen.errors import ConfigError
 
 TINY = OfflineBenchmark(
@@ -49,20 +50,29 @@ def test_it_measures_each_round_and_repeats_nothing(tmp_path, monkeypatch):
     assert main(TINY, parts=tmp_path / "parts", output=tmp_path / "docs")["parts"] == [piece]
 
 
-def test_a_killed_seed_goes_on_where_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "name", "count"),
+    [(DynamicsTrainer, "step", 2), (offline._Saver, "on_phase_end", 1)],
+)
+def test_a_killed_seed_goes_on_where_it_was(owner, name, count, tmp_path, monkeypatch):
     whole = main(TINY, parts=tmp_path / "whole", output=tmp_path / "docs")["parts"][0]
-    real = offline._Saver.on_phase_end
+    real, calls = getattr(owner, name), []
 
-    def killed(self, phase, metrics):
-        real(self, phase, metrics)
-        if (self.model.round, phase) == (1, "fit"):
+    def killed(self, *arguments):
+        result = real(self, *arguments)
+        calls.append(name)
+        if len(calls) == count:
             raise KeyboardInterrupt
+        return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(offline._Saver, "on_phase_end", killed)
+        patch.setattr(owner, name, killed)
         with pytest.raises(KeyboardInterrupt):
             main(TINY, parts=tmp_path / "parts", output=tmp_path / "docs")
+    again = []
+    monkeypatch.setattr(offline.shutil, "rmtree", lambda path: again.append(path))
     resumed = main(TINY, parts=tmp_path / "parts", output=tmp_path / "docs")["parts"][0]
+    assert not again
     assert resumed["fidelity"] == whole["fidelity"]
     assert resumed["mean_length"] == whole["mean_length"]
 
