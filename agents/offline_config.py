@@ -22,8 +22,8 @@ OFFLINE_CONFIG = DreamConfig(
     ent_coef=0.05,
 )
 """More gradient steps and more dreams at once than where episodes come in little by little; no
-bonus for what few episodes show, since nobody goes there to look; and more entropy, which keeps
-the policy from what only the model believes."""
+bonus for what few episodes show, since nobody goes there to look; and more entropy, which helps
+where the model is wrong: docs/decisions/0015-offline-training.md."""
 
 OFFLINE_ROUNDS = 6
 """Fits and dreams of an offline training."""
