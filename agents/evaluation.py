@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from worldgen.config import require
 from worldgen.data.environment import EnvLike, episode_success, make_env
 from worldgen.errors import ConfigError
-from worldgen.seeding import derived_seed
+from worldgen.seeding import derived_seed, seeded_torch
 from worldgen.spaces import stack, unflatten
 
 __all__ = ["AgentResult", "Predicts", "evaluate_agent"]
@@ -101,7 +99,7 @@ def evaluate_agent(
     envs = [make_env(environment) for _ in range(rows)]
     try:
         choose = _chooser(policy, envs[0].action_space, deterministic, seed)
-        with _torch_seed(derived_seed(seed, "evaluation")):
+        with seeded_torch(derived_seed(seed, "evaluation")):
             played = _play(envs, choose, range(seed, seed + num_episodes), max_episode_steps)
     finally:
         if not isinstance(environment, gym.Env):
@@ -188,14 +186,6 @@ def _rows(batch: Any) -> int:
     while isinstance(batch, dict | tuple):
         batch = next(iter(batch.values())) if isinstance(batch, dict) else batch[0]
     return len(batch)
-
-
-@contextmanager
-def _torch_seed(seed: int) -> Iterator[None]:
-    devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
 
 
 def _summary(games: list[_Game]) -> AgentResult:

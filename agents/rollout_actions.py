@@ -6,15 +6,14 @@ Functions:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from stable_baselines3 import TD3
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+from worldgen.seeding import seeded_torch
 
 __all__ = ["rollout_actions"]
 
@@ -47,7 +46,7 @@ def rollout_actions(
     if normalised is not None:
         observations = normalised.normalize_obs(observations)
     discrete = isinstance(space, spaces.Discrete)
-    with _torch_seed(int(generator.integers(2**63)), agent.device):
+    with seeded_torch(int(generator.integers(2**63))):
         actions, _ = agent.predict(observations, deterministic=discrete)
     if discrete:
         return np.where(generator.random(count) < exploration, random, actions)
@@ -66,11 +65,3 @@ def _random_actions(
         return generator.integers(space.n, size=count)
     drawn = generator.uniform(space.low, space.high, (count, *space.shape))
     return drawn.astype(space.dtype)
-
-
-@contextmanager
-def _torch_seed(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators, which SB3 draws actions from, and put them back afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

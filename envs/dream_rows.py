@@ -110,14 +110,18 @@ class DreamRows:
     def set_starts(self, starts: Starts) -> None:
         """Let rows that begin from now on begin in `starts`."""
         dataset = _tokenized(self.model, starts)
-        self._novelty = TokenNovelty(dataset, self.model.tokenizer.codebooks)
-        self._starts = DreamStarts(dataset, self._novelty, self._start_config, self._generator)
+        novelty = None  # It keeps a number for every code of every episode.
+        if self._weight or self._start_config.rare_share:
+            novelty = TokenNovelty(dataset, self.model.tokenizer.codebooks)
+        self._paid = novelty if self._weight else None
+        self._starts = DreamStarts(dataset, novelty, self._start_config, self._generator)
 
     def restart(self) -> Tensor:
         """Begin all rows; gives their first frames, (B, K)."""
         moments = self._starts.draw(len(self._elapsed))
         self._imagination.reset(self._starts.dataset.contexts_to(moments))
-        self._seen = self._novelty.seen_at(moments)
+        if self._paid is not None:
+            self._seen = self._paid.seen_at(moments)
         self._elapsed[:] = 0
         return self.tokens
 
@@ -127,7 +131,8 @@ class DreamRows:
         context = self._starts.dataset.contexts_to(moments)
         index = torch.from_numpy(rows).to(self.model.device)
         self._imagination.reset_rows(index, context)
-        self._seen[index] = self._novelty.seen_at(moments)
+        if self._paid is not None:
+            self._seen[index] = self._paid.seen_at(moments)
         self._elapsed[rows] = 0
         return context.tokens[:, -1]
 
@@ -139,8 +144,8 @@ class DreamRows:
         """
         imagined = self._imagination.step(self.model.encode_actions(actions))
         bonus = torch.zeros_like(imagined.reward)
-        if self._weight:
-            bonus = self._weight * self._novelty.bonus(imagined.tokens, self._seen)
+        if self._paid is not None:
+            bonus = self._weight * self._paid.bonus(imagined.tokens, self._seen)
         outcome = torch.stack((imagined.reward, bonus, imagined.terminated.float())).cpu().numpy()
         rewards, bonuses, terminated = outcome[0].copy(), outcome[1].copy(), outcome[2] > 0
         self._elapsed += 1

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from worldgen.config import Config, require
 from worldgen.data.token_dataset import TokenDataset
+from worldgen.seeding import index_by_weight, random_index
 from worldgen.token_novelty import TokenNovelty
 
 __all__ = ["DreamStarts", "StartConfig"]
@@ -46,7 +47,7 @@ class DreamStarts:
 
     Args:
         dataset: The episodes.
-        novelty: Knows what is rare.
+        novelty: Knows what is rare; None will do without a `rare_share`.
         config: Shares of each kind.
         generator: Of the draws, on the dataset's device.
     """
@@ -54,39 +55,33 @@ class DreamStarts:
     def __init__(
         self,
         dataset: TokenDataset,
-        novelty: TokenNovelty,
+        novelty: TokenNovelty | None,
         config: StartConfig,
         generator: torch.Generator,
     ) -> None:
         self.dataset, self.config, self._generator = dataset, config, generator
         self._newest = max(1, round(_NEWEST * len(dataset.moments)))
-        self._rare = torch.zeros(0)
+        self._rare: Tensor | None = None
         if config.rare_share:
-            self._rare = novelty.rarity(dataset.tokens[dataset.moments]).double().cumsum(0)
+            assert novelty is not None
+            rarity = novelty.rarity(dataset.tokens[dataset.moments])
+            self._rare = rarity.double().cumsum(0)
 
     def draw(self, count: int) -> Tensor:
         """Draw frames (count,) int64 from which real episodes went on, with repetition."""
-        dataset, config = self.dataset, self.config
+        dataset, config, generator = self.dataset, self.config, self._generator
         moments = dataset.moments
-        kind = self._uniform(count)
-        drawn = moments[self._index(len(moments), count)]
+        kind = torch.rand(count, generator=generator, device=generator.device)
+        drawn = moments[random_index(len(moments), count, generator)]
         if config.first_share:
-            first = dataset.first_frames[self._index(dataset.num_episodes, count)]
+            first = dataset.first_frames[random_index(dataset.num_episodes, count, generator)]
             drawn = torch.where(kind < config.first_share, first, drawn)
-        if config.rare_share:
-            place = torch.searchsorted(
-                self._rare, self._uniform(count).double() * self._rare[-1], right=True
-            ).clamp(max=len(moments) - 1)
+        if self._rare is not None:
+            rare = moments[index_by_weight(self._rare, count, generator)]
             here = (kind >= config.first_share) & (kind < config.first_share + config.rare_share)
-            drawn = torch.where(here, moments[place], drawn)
+            drawn = torch.where(here, rare, drawn)
         if config.recent_share:
-            recent = moments[len(moments) - 1 - self._index(self._newest, count)]
+            back = random_index(self._newest, count, generator)
+            recent = moments[len(moments) - 1 - back]
             drawn = torch.where(kind >= 1 - config.recent_share, recent, drawn)
         return drawn
-
-    def _uniform(self, count: int) -> Tensor:
-        return torch.rand(count, generator=self._generator, device=self._generator.device)
-
-    def _index(self, high: int, count: int) -> Tensor:
-        device = self._generator.device
-        return torch.randint(high, (count,), generator=self._generator, device=device)

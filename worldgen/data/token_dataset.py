@@ -19,6 +19,7 @@ from torch import Tensor
 from worldgen.actions import ActionCodec
 from worldgen.data.episode import Episode
 from worldgen.errors import DatasetError, ShapeError
+from worldgen.seeding import index_by_weight, random_index
 
 __all__ = ["Context", "TokenDataset", "Windows"]
 
@@ -184,24 +185,21 @@ class TokenDataset:
             hard_share: In [0, 1 - event_share].
             generator: On the dataset's device.
         """
-        centre = self._targets[_randint(len(self._targets), batch, generator)]
+        centre = self._targets[random_index(len(self._targets), batch, generator)]
         num_events = round(batch * event_share) if len(self._events) else 0
         num_hard = min(round(batch * hard_share), batch - num_events)
         if num_events:
-            chosen = _randint(len(self._events), num_events, generator)
+            chosen = random_index(len(self._events), num_events, generator)
             centre[:num_events] = self._events[chosen]
         if num_hard:
             centre[num_events : num_events + num_hard] = self._hard_targets(num_hard, generator)
-        first = centre - 1 - _randint(max(length - 1, 1), batch, generator)
+        first = centre - 1 - random_index(max(length - 1, 1), batch, generator)
         latest = max(self.num_frames - length, 0)
         return self.windows_at(first.clamp(0, latest), length)
 
     def _hard_targets(self, count: int, generator: torch.Generator) -> Tensor:
-        # Inverting the cumulative sum: torch.multinomial would not take so many entries.
         cumulative = self._priority[self._targets].double().cumsum(0)
-        uniform = torch.rand(count, generator=generator, device=cumulative.device)
-        place = torch.searchsorted(cumulative, uniform.double() * cumulative[-1], right=True)
-        return self._targets[place.clamp(max=len(self._targets) - 1)]
+        return self._targets[index_by_weight(cumulative, count, generator)]
 
     def windows_at(self, first: Tensor, length: int) -> Windows:
         """Give the windows of `length` frames that begin at frames `first` (B,) of the N."""
@@ -248,7 +246,7 @@ class TokenDataset:
 
     def sample_contexts(self, count: int, *, generator: torch.Generator) -> Context:
         """Draw contexts that end at random moments from which the real episode went on."""
-        return self.contexts_to(self._moments[_randint(len(self._moments), count, generator)])
+        return self.contexts_to(self._moments[random_index(len(self._moments), count, generator)])
 
     def contexts_at(self, episode_index: Tensor, frame_index: Tensor) -> Context:
         """Give the contexts that end at `frame_index` (0..T) of `episode_index`, both (B,)."""
@@ -263,7 +261,3 @@ class TokenDataset:
         valid = index >= self._first[moments].unsqueeze(1)
         index = index.clamp(min=0)
         return Context(self.tokens[index], self.actions[index], valid)
-
-
-def _randint(high: int, count: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(high, (count,), generator=generator, device=generator.device)
