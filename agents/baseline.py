@@ -6,7 +6,6 @@ Classes:
 Functions:
     baseline_ppo: a PPO that reads what `DreamPPO` reads, with the same network.
     baseline_result: how good it is after a number of real environment steps.
-    policy_name: SB3's name of the policy for an environment's observations.
 """
 
 from __future__ import annotations
@@ -14,17 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from worldgen.agents.evaluation import AgentResult, evaluate_agent
 from worldgen.agents.extractors import SymbolicExtractor
-from worldgen.agents.real_env import as_vec_env
+from worldgen.agents.real_env import as_vec_env, policy_name
 from worldgen.config import Config, require
 from worldgen.data.environment import EnvLike
 
-__all__ = ["BaselineConfig", "baseline_ppo", "baseline_result", "policy_name"]
+__all__ = ["BaselineConfig", "baseline_ppo", "baseline_result"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +59,6 @@ class BaselineConfig(Config):
         for name in ("learning_rate", "clip_range"):
             require(getattr(self, name) > 0, name, "be over 0", getattr(self, name))
         require(self.ent_coef >= 0, "ent_coef", "be at least 0", self.ent_coef)
-
-
-def policy_name(space: spaces.Space[object]) -> str:
-    """Name SB3's policy for an observation space.
-
-    >>> policy_name(spaces.Discrete(3)), policy_name(spaces.Dict({"place": spaces.Discrete(3)}))
-    ('MlpPolicy', 'MultiInputPolicy')
-    """
-    return "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
 
 
 def baseline_ppo(

@@ -294,11 +294,7 @@ class DreamPPO(RecordingPPO):
         config, longest = self.config, self.config.horizon
         if not self.round or not self._round_timesteps:
             return {}
-        count, steps = 0, 0
-        while steps < self._round_timesteps:
-            count += 1
-            steps += len(self.episodes[-count])
-        newest = self.episodes.subset(range(len(self.episodes) - count, len(self.episodes)))
+        newest = self.episodes.since(self.episodes.num_steps - self._round_timesteps)
         seed = derived_seed(self._entropy, "foresee", self.round)
         right = foreseen(self.world_model, newest, longest, seed)
         self.dream_horizon = trusted_horizon(

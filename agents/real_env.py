@@ -5,7 +5,8 @@ Classes:
 
 Functions:
     as_vec_env: anything that names an environment, as an SB3 `VecEnv`.
-    check_readable: whether SB3's policies can read spaces.
+    check_readable, check_start: whether SB3's policies can read spaces.
+    policy_name: SB3's name of the policy for an environment's observations.
     environment_of: how to make it again.
     raw_space, raw_observations: undo SB3's channel-first pictures.
 """
@@ -46,7 +47,9 @@ __all__ = [
     "EpisodeRecorder",
     "as_vec_env",
     "check_readable",
+    "check_start",
     "environment_of",
+    "policy_name",
     "raw_observations",
     "raw_space",
 ]
@@ -117,24 +120,41 @@ def check_readable(space: spaces.Space[Any], action_space: spaces.Space[Any]) ->
     """
     parts = space.spaces.values() if isinstance(space, spaces.Dict) else (space,)
     for part in parts:
-        _check_start("observation", part)
+        check_start("observation", part)
         if not isinstance(part, _READABLE) or (isinstance(part, spaces.Box) and not part.shape):
             raise SpaceError(
                 f"SB3 policies cannot read the observation space {part}; supported: Box, Discrete, "
                 "MultiDiscrete, MultiBinary and a Dict of these: wrap the environment, for example "
                 "in gymnasium.wrappers.FlattenObservation"
             )
-    _check_start("action", action_space)
+    check_start("action", action_space)
 
 
-def _check_start(kind: str, space: spaces.Space[Any]) -> None:
-    """Refuse integers that do not begin at 0: SB3 takes no notice of a space's `start`."""
+def check_start(kind: str, space: spaces.Space[Any]) -> None:
+    """Refuse integers that do not begin at 0: SB3 takes no notice of a space's `start`.
+
+    Args:
+        kind: "observation" or "action".
+        space: A Discrete or MultiDiscrete space; others pass.
+
+    Raises:
+        SpaceError: If they do not.
+    """
     starts = isinstance(space, spaces.Discrete | spaces.MultiDiscrete) and np.any(space.start)
     if starts:
         raise SpaceError(
             f"SB3 ignores the start of the {kind} space {space}: shift it to begin at 0, for "
             f"example in gymnasium.wrappers.Transform{kind.capitalize()}"
         )
+
+
+def policy_name(space: spaces.Space[Any]) -> str:
+    """Name SB3's policy for an observation space.
+
+    >>> policy_name(spaces.Discrete(3)), policy_name(spaces.Dict({"place": spaces.Discrete(3)}))
+    ('MlpPolicy', 'MultiInputPolicy')
+    """
+    return "MultiInputPolicy" if isinstance(space, spaces.Dict) else "MlpPolicy"
 
 
 def _is_monitored(env: gym.Env[Any, Any]) -> bool:

@@ -22,7 +22,13 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
 from worldgen.agents.offline_env import SpacesOnly
-from worldgen.agents.real_env import EpisodeRecorder, as_vec_env, environment_of, raw_space
+from worldgen.agents.real_env import (
+    EpisodeRecorder,
+    as_vec_env,
+    environment_of,
+    policy_name,
+    raw_space,
+)
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
 from worldgen.data.episodes import Episodes
@@ -271,7 +277,6 @@ class RecordingPPO(PPO):
 def _check_policy(policy: object, space: spaces.Space[Any]) -> None:
     """Refuse SB3's name of a policy for another kind of observation, in words of our own."""
     is_dict = isinstance(space, spaces.Dict)
-    fitting = "MultiInputPolicy" if is_dict else "MlpPolicy"
     wrong = ("MlpPolicy", "CnnPolicy") if is_dict else ("MultiInputPolicy",)
-    rule = f'be "{fitting}" for a {type(space).__name__} observation space'
+    rule = f'be "{policy_name(space)}" for a {type(space).__name__} observation space'
     require(policy not in wrong, "policy", rule, policy)

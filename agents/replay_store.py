@@ -23,6 +23,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, ReplayBuffer
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 
+from worldgen.agents.real_env import check_start
 from worldgen.data.episode import Episode
 from worldgen.errors import SpaceError
 from worldgen.spaces import ROOT, in_short, leaves
@@ -192,8 +193,4 @@ def _check_actions(space: spaces.Space[Any]) -> None:
             "actions must be Discrete or Box, as those of DQN, SAC and TD3 are, got "
             f"{in_short(space)}: wrap the environment"
         )
-    if isinstance(space, spaces.Discrete) and space.start != 0:
-        raise SpaceError(
-            f"SB3 ignores the start of the action space {space}: shift it to begin at 0, for "
-            "example in gymnasium.wrappers.TransformAction"
-        )
+    check_start("action", space)

@@ -18,8 +18,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from benchmarks.learning_curve import AfterDreams, AfterRollouts, LearningCurve
 from benchmarks.sample_efficiency_tasks import Task
 from worldgen.agents import DreamPPO, SymbolicExtractor, baseline_ppo
-from worldgen.agents.baseline import policy_name
-from worldgen.agents.real_env import as_vec_env
+from worldgen.agents.real_env import as_vec_env, policy_name
 
 __all__ = ["ARMS", "acting_policy", "train"]
 

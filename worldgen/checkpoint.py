@@ -7,7 +7,7 @@ Functions:
     save_folder, load_folder: write and read one.
     folder_kind: which kind of model a folder holds.
     write_atomically: flush to a temporary name, then rename.
-    write_json: likewise, for JSON.
+    write_json, write_text: likewise, for JSON and for text.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ __all__ = [
     "save_folder",
     "write_atomically",
     "write_json",
+    "write_text",
 ]
 
 FORMAT_VERSION = 1
@@ -59,7 +60,11 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON to a temporary file, flush it and rename it."""
-    text = json.dumps(values, indent=2) + "\n"
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text, as UTF-8, to a temporary file, flush it and rename it."""
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")

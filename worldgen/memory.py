@@ -1,16 +1,28 @@
-"""Memory that is no longer needed, back to the system.
+"""The memory that this process holds.
 
 Functions:
-    release_memory: what the C library keeps of freed tensors.
+    resident_mib: how much.
+    release_memory: back to the system, what the C library keeps of freed tensors.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import mmap
 from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["release_memory"]
+__all__ = ["release_memory", "resident_mib"]
+
+
+def resident_mib() -> float | None:
+    """Give the memory that this process holds, in MiB; None where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return round(pages * mmap.PAGESIZE / 2**20, 1)
 
 
 def release_memory() -> None:

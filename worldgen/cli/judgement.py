@@ -14,7 +14,6 @@ from worldgen.cli.stages import HELD_OUT_SEED, Stages, together
 from worldgen.cli.summaries import describe_episodes, describe_play
 from worldgen.data.collect import collect
 from worldgen.data.episodes import Episodes
-from worldgen.evaluation import best_moment, dream_film
 from worldgen.progress import Progress
 from worldgen.run_folder import RunFolder
 from worldgen.seeding import derived_seed
@@ -91,25 +90,14 @@ class Judgement(Stages):
     def _film(self) -> tuple[dict[str, Any], str]:
         """Film the agent's best held-out episode, and one of the random policy's."""
         held_out = Episodes.load(self._folder.held_out)
-        horizon = self._config.film_steps
         first_of_agent = self._first_of_agent(held_out)
-        films = {}
-        for name, first, last in (
-            ("agent", first_of_agent, len(held_out)),
-            ("random", 0, first_of_agent),
-        ):
-            chosen = [held_out[index] for index in range(first, last)]
-            index, start = best_moment(chosen, horizon)
-            # With its full context the dream knows what the agent has seen of the world.
-            start = max(start, min(self._agent.world_model.config.context, len(chosen[index]) // 2))
-            path = self._folder.films / f"{name}.gif"
-            film = dream_film(
-                self._agent.world_model, chosen[index], path, start=start, horizon=horizon
+        films = {
+            name: self._film_best(name, chosen, self._config.film_steps)
+            for name, chosen in (
+                ("agent", held_out[first_of_agent:]),
+                ("random", held_out[:first_of_agent]),
             )
-            films[name] = {
-                "environment_steps": film.num_frames - 1,
-                "first_difference": film.first_difference,
-            }
+        }
         return films, f"{', '.join(f'{name}.gif' for name in films)} in {self._folder.films}"
 
     def _first_of_agent(self, held_out: Episodes) -> int:

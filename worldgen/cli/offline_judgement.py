@@ -17,7 +17,6 @@ from worldgen.data.environment import EnvironmentSpec, episode_success
 from worldgen.data.episode import Episode
 from worldgen.data.episodes import Episodes
 from worldgen.errors import EnvironmentIdError, MissingDependencyError, SpaceError
-from worldgen.evaluation import best_moment, dream_film
 from worldgen.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class OfflineJudgement(Stages):
 
     def _describe(self) -> tuple[dict[str, Any], str]:
         """Say what the dataset's own policy achieved, in episodes that are over."""
-        finished = [e for e in self._dataset if e.terminated[-1] or e.truncated[-1]]
+        finished = [episode for episode in self._dataset if episode.is_over]
         known = [success for e in finished if (success := self._success(e)) is not None]
         found = {
             "episodes": len(self._dataset),
@@ -102,13 +101,5 @@ class OfflineJudgement(Stages):
     def _film(self) -> tuple[dict[str, Any], str]:
         """Film the best held-out episode."""
         held_out = Episodes.load(self._folder.held_out)
-        horizon, model = self._config.film_steps, self._agent.world_model
-        index, start = best_moment(list(held_out), horizon)
-        start = max(start, min(model.config.context, len(held_out[index]) // 2))
-        path = self._folder.films / "held_out.gif"
-        film = dream_film(model, held_out[index], path, start=start, horizon=horizon)
-        shown = {
-            "environment_steps": film.num_frames - 1,
-            "first_difference": film.first_difference,
-        }
+        shown = self._film_best("held_out", held_out, self._config.film_steps)
         return {"held_out": shown}, f"held_out.gif in {self._folder.films}"

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gymnasium import spaces
-
 from worldgen.agents import DreamPPO, train_offline
-from worldgen.cli.training import TRAINED, Checkpoints, load_agent, save_agent
+from worldgen.agents.real_env import policy_name
+from worldgen.cli.training import TRAINED, Checkpoints, finish_training, load_agent, save_agent
 from worldgen.data.episodes import Episodes
 from worldgen.run_folder import RunFolder
 
@@ -36,15 +35,7 @@ def train_offline_agent(folder: RunFolder, arguments: Arguments, episodes: Episo
     left = arguments.rounds - agent.round
     if left:
         train_offline(agent, left, Checkpoints(folder), progress_bar=True)
-    agent.world_model.save(folder.model, overwrite=True)
-    folder.finish_stage(
-        TRAINED,
-        {
-            "real_environment_steps": agent.num_timesteps,
-            "imagined_environment_steps": agent.imagined_timesteps,
-            "rounds": agent.round,
-        },
-    )
+    finish_training(agent, folder, rounds=agent.round)
     return agent
 
 
@@ -64,9 +55,8 @@ def _restored(folder: RunFolder, arguments: Arguments, episodes: Episodes) -> Dr
 
 
 def _new(folder: RunFolder, arguments: Arguments, episodes: Episodes) -> DreamPPO:
-    is_dict = isinstance(episodes.observation_space, spaces.Dict)
     agent = DreamPPO(
-        "MultiInputPolicy" if is_dict else "MlpPolicy",
+        policy_name(episodes.observation_space),
         None,
         config=arguments.dream,
         model_config=arguments.model,

@@ -6,19 +6,18 @@ Classes:
 
 from __future__ import annotations
 
-import mmap
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from worldgen.agents import DreamPPO, PhaseCallback, evaluate_agent
 from worldgen.checkpoint import write_json
 from worldgen.data.environment import EnvironmentSpec
+from worldgen.memory import resident_mib
 from worldgen.progress import Progress
 from worldgen.run_folder import RunFolder, read_json
 
-__all__ = ["RunCurve", "resident_mib"]
+__all__ = ["RunCurve"]
 
 _SEED = 2_000_000
 """First of the held-out seeds; those of the final judgement are others."""
@@ -86,15 +85,6 @@ class RunCurve(PhaseCallback):
             if score is not None:
                 agent.logger.record(f"held_out/{name}", score)
         return scores
-
-
-def resident_mib() -> float | None:
-    """Give the memory that this process holds, in MiB; None where the system does not say."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return round(pages * mmap.PAGESIZE / 2**20, 1)
 
 
 def _entries(folder: RunFolder) -> list[dict[str, Any]]:

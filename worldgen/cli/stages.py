@@ -10,7 +10,7 @@ Functions:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from torch.utils.tensorboard import SummaryWriter
 from worldgen.agents import AgentResult, DreamPPO, evaluate_agent
 from worldgen.cli.summaries import describe_play, duration
 from worldgen.data.environment import EnvironmentSpec
+from worldgen.data.episode import Episode
 from worldgen.data.episodes import Episodes
-from worldgen.evaluation import FidelityReport, evaluate
+from worldgen.evaluation import FidelityReport, best_moment, dream_film, evaluate
 from worldgen.progress import Progress
 from worldgen.run_folder import RunFolder
 
@@ -87,6 +88,19 @@ class Stages:
         report.save(self._folder.model / "report.json")
         self._log(report)
         return report.to_dict(), f"{report.num_dreams} dreams"
+
+    def _film_best(self, name: str, episodes: Sequence[Episode], horizon: int) -> dict[str, Any]:
+        """Film the best moment of some episodes as NAME.gif."""
+        model = self._agent.world_model
+        index, start = best_moment(episodes, horizon)
+        # With its full context the dream knows what the agent has seen of the world.
+        start = max(start, min(model.config.context, len(episodes[index]) // 2))
+        path = self._folder.films / f"{name}.gif"
+        film = dream_film(model, episodes[index], path, start=start, horizon=horizon)
+        return {
+            "environment_steps": film.num_frames - 1,
+            "first_difference": film.first_difference,
+        }
 
     def _log(self, report: FidelityReport) -> None:
         """Draw shares over the horizon in TensorBoard."""

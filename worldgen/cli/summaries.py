@@ -33,7 +33,7 @@ _SHOWN_HORIZONS = (1, 5, 15)
 
 def describe_episodes(episodes: Sequence[Episode]) -> str:
     """Say how much there is and what was earned."""
-    finished = [e for e in episodes if e.terminated[-1] or e.truncated[-1]]
+    finished = [episode for episode in episodes if episode.is_over]
     steps = sum(map(len, episodes))
     earned = sum(int((episode.rewards != 0).sum()) for episode in episodes)
     returns = f"{np.mean([e.total_reward for e in finished]):.3g}" if finished else "-"

@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
-from worldgen.checkpoint import write_atomically
+from worldgen.checkpoint import write_text
 from worldgen.cli.arguments import CommonArguments, Environment, Flag, Wrappers
 from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec
 from worldgen.run_folder import RunFolder, read_json
 from worldgen.world_model import WorldModelConfig
 
-__all__ = ["Arguments", "JudgementConfig", "places", "run"]
+__all__ = ["Arguments", "JudgementConfig", "refuse_unused_steps", "run", "show_results"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +109,8 @@ def run(arguments: Arguments) -> None:
     require(arguments.num_envs >= 1, "num_envs", "be at least 1", arguments.num_envs)
     rule = f"be at least {arguments.num_envs}, one for each of num_envs"
     require(arguments.timesteps >= arguments.num_envs, "timesteps", rule, arguments.timesteps)
-    refuse_model_steps(
-        arguments.model,
-        lambda field: "--model." + field.replace("_", "-"),
-        lambda field: "--dream." + field.replace("_", "-"),
-    )
+    refuse_unused_steps(arguments.model)
     from worldgen.cli.judgement import Judgement
-    from worldgen.cli.summaries import results_table
     from worldgen.cli.training import train_agent
 
     arguments.environment.make().close()  # an unknown id ends here, before a folder is made
@@ -131,10 +126,26 @@ def run(arguments: Arguments) -> None:
     agent = train_agent(folder, arguments)
     report = Judgement(folder, agent, arguments).run()
     _write_page(folder, report)
+    show_results(folder, report)
+
+
+def refuse_unused_steps(model: WorldModelConfig) -> None:
+    """Refuse the model's own numbers of gradient steps, in the words of the command line."""
+    refuse_model_steps(
+        model,
+        lambda field: "--model." + field.replace("_", "-"),
+        lambda field: "--dream." + field.replace("_", "-"),
+    )
+
+
+def show_results(folder: RunFolder, report: dict[str, Any]) -> None:
+    """Print the table of a run, and what it has left behind."""
+    from worldgen.cli.summaries import results_table
+
     console = Console(highlight=False)
     console.print()
     console.print(results_table(report, folder.times()))
-    for label, path in places(folder):
+    for label, path in _places(folder):
         print(f"{label:12} {path}")
 
 
@@ -150,14 +161,10 @@ def _write_page(folder: RunFolder, report: dict[str, Any]) -> None:
         record=read_json(folder.record),
         settings=read_json(folder.config),
     )
-
-    def write(file: Path) -> None:
-        file.write_text(text, encoding="utf-8")
-
-    write_atomically(folder.page, write)
+    write_text(folder.page, text)
 
 
-def places(folder: RunFolder) -> list[tuple[str, str]]:
+def _places(folder: RunFolder) -> list[tuple[str, str]]:
     """List what a run has left behind, each as a label and a path or a command."""
     films = [str(path) for path in sorted(folder.films.glob("*.gif"))]
     return [

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 
-from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
+from worldgen.agents.dream_config import DreamConfig
 from worldgen.agents.offline_config import OFFLINE_CONFIG, OFFLINE_ROUNDS
 from worldgen.cli.arguments import CommonArguments, Flag, Wrappers
+from worldgen.cli.train import refuse_unused_steps, show_results
 from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episodes import Episodes
@@ -122,8 +122,7 @@ def run(arguments: Arguments) -> None:
         _check_spaces(arguments.named, episodes)
     from worldgen.cli.offline_judgement import OfflineJudgement
     from worldgen.cli.offline_training import train_offline_agent
-    from worldgen.cli.summaries import describe_episodes, results_table
-    from worldgen.cli.train import places
+    from worldgen.cli.summaries import describe_episodes
 
     folder = RunFolder.create(
         arguments.folder,
@@ -138,11 +137,7 @@ def run(arguments: Arguments) -> None:
     held_out.save(folder.held_out, overwrite=True)
     agent = train_offline_agent(folder, arguments, training)
     report = OfflineJudgement(folder, agent, arguments, episodes).run()
-    console = Console(highlight=False)
-    console.print()
-    console.print(results_table(report, folder.times()))
-    for label, path in places(folder):
-        print(f"{label:12} {path}")
+    show_results(folder, report)
 
 
 def _checked_dataset(arguments: Arguments) -> str:
@@ -158,11 +153,7 @@ def _checked_dataset(arguments: Arguments) -> str:
     require(not (arguments.no_environment and given), "ENV", rule, arguments.env)
     rule = "be left out without ENV"
     require(arguments.env is not None or not arguments.wrapper, "wrapper", rule, arguments.wrapper)
-    refuse_model_steps(
-        arguments.model,
-        lambda field: "--model." + field.replace("_", "-"),
-        lambda field: "--dream." + field.replace("_", "-"),
-    )
+    refuse_unused_steps(arguments.model)
     return arguments.dataset
 
 

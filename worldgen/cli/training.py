@@ -6,6 +6,7 @@ Classes:
 Functions:
     train_agent: begin or go on, until the real environment steps are used up.
     load_agent, save_agent: the agent of a run.
+    finish_training: write what a training leaves behind.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import CallbackList
 
 from worldgen.agents import DreamPPO, PhaseCallback
+from worldgen.agents.real_env import policy_name
 from worldgen.checkpoint import write_atomically
 from worldgen.cli.dream_log import DreamLog
 from worldgen.cli.run_curve import RunCurve
@@ -32,7 +33,7 @@ from worldgen.run_folder import RunFolder
 if TYPE_CHECKING:
     from worldgen.cli.train import Arguments
 
-__all__ = ["TRAINED", "Checkpoints", "load_agent", "save_agent", "train_agent"]
+__all__ = ["TRAINED", "Checkpoints", "finish_training", "load_agent", "save_agent", "train_agent"]
 
 TRAINED = "training"
 """Name of the stage."""
@@ -60,15 +61,21 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
         reset_num_timesteps=False,
         progress_bar=True,
     )
+    finish_training(agent, folder)
+    return agent
+
+
+def finish_training(agent: DreamPPO, folder: RunFolder, **more: Any) -> None:
+    """Write the world model, and the counters with `more` values as the stage's result."""
     agent.world_model.save(folder.model, overwrite=True)
     folder.finish_stage(
         TRAINED,
         {
             "real_environment_steps": agent.num_timesteps,
             "imagined_environment_steps": agent.imagined_timesteps,
+            **more,
         },
     )
-    return agent
 
 
 def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
@@ -119,10 +126,10 @@ def _new(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     """Make an untrained agent and save it, so that even a first collection can be resumed."""
     shutil.rmtree(folder.episodes, ignore_errors=True)  # no agent yet: it holds no step
     environment = arguments.environment.make()
-    is_dict = isinstance(environment.observation_space, spaces.Dict)
+    policy = policy_name(environment.observation_space)
     environment.close()
     agent = DreamPPO(
-        "MultiInputPolicy" if is_dict else "MlpPolicy",
+        policy,
         arguments.environment,
         config=arguments.dream,
         model_config=arguments.model,

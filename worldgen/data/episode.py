@@ -59,6 +59,11 @@ class Episode:
         return len(self.actions)
 
     @property
+    def is_over(self) -> bool:
+        """Whether it ended in the environment, and was not cut by the end of the collection."""
+        return bool(self.terminated[-1] or self.truncated[-1])
+
+    @property
     def total_reward(self) -> float:
         """Undiscounted return."""
         return float(self.rewards.sum(dtype=np.float64))

@@ -240,10 +240,7 @@ class Episodes(Sequence[Episode]):
         Raises:
             DatasetError: If no episode ends at `num_steps`.
         """
-        kept, steps = 0, 0
-        while kept < len(self) and steps < num_steps:
-            steps += len(self[kept])
-            kept += 1
+        kept, steps = self._within(num_steps)
         if steps != num_steps:
             raise DatasetError(
                 f"no episode ends at {num_steps} of the {self.num_steps} environment steps"
@@ -260,6 +257,18 @@ class Episodes(Sequence[Episode]):
         del self._episodes[kept:]
         self.num_steps = steps
         return gone
+
+    def since(self, num_steps: int) -> Self:
+        """Give the episodes that hold environment steps behind the first `num_steps`, in memory."""
+        return self.subset(range(self._within(num_steps)[0], len(self)))
+
+    def _within(self, num_steps: int) -> tuple[int, int]:
+        """Count the first episodes that hold at most `num_steps`, and their environment steps."""
+        count, steps = 0, 0
+        while count < len(self) and steps + len(self[count]) <= num_steps:
+            steps += len(self[count])
+            count += 1
+        return count, steps
 
     def subset(self, indices: Iterable[int]) -> Self:
         """Give the episodes at `indices`, in that order, in memory."""
