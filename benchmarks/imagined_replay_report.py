@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.interquartile import estimate, interquartile_mean
-from worldgen.checkpoint import write_atomically, write_json
+from benchmarks.interquartile import estimate
+from benchmarks.seed_report import plot_curves, steps_by_seed, with_interval
+from worldgen.checkpoint import write_json, write_text
 
 __all__ = ["Result", "write_report"]
-
-_COLORS = ("#0072B2", "#E69F00", "#009E73")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +60,7 @@ def write_report(result: Result, folder: Path) -> None:
     values = asdict(result)
     values["summary"] = {arm: _summary(result, arm) for arm in result.settings["arms"]}
     write_json(folder / f"{result.name}.json", values)
-
-    def write_page(file: Path) -> None:
-        file.write_text(_page(result), encoding="utf-8")
-
-    write_atomically(folder / f"{result.name}.md", write_page)
+    write_text(folder / f"{result.name}.md", _page(result))
     _plot(result, folder / f"{result.name}.png")
 
 
@@ -106,7 +101,7 @@ def _page(result: Result) -> str:
         "",
         f"![Mean return of held-out episodes by real environment steps]({result.name}.png)",
         "",
-        *_by_seed(result),
+        _by_seed(result),
         "",
         "Seconds are of one process with one thread on a machine that others used as well, with "
         "evaluations.",
@@ -135,56 +130,26 @@ def _row(result: Result, arm: str) -> str:
     cells = [
         arm,
         f"{summary['reached']} of {summary['runs']}",
-        bound + _with_interval(summary["steps"], ",.0f"),
-        bound + _with_interval(summary["ratio"], ".2f") if comparable else "unknown",
+        bound + with_interval(summary["steps"], ",.0f"),
+        bound + with_interval(summary["ratio"], ".2f") if comparable else "unknown",
         f"{summary['gradient_steps']:,.0f}",
         f"{summary['seconds']:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def _with_interval(values: Mapping[str, float], form: str) -> str:
-    return f"{values['mean']:{form}} ({values['low']:{form}} to {values['high']:{form}})"
-
-
-def _by_seed(result: Result) -> list[str]:
+def _by_seed(result: Result) -> str:
     """List every run; one that did not reach the goal is shown as more than its steps."""
-    seeds = result.settings["seeds"]
-    lines = [
-        "| real steps by seed | " + " | ".join(map(str, seeds)) + " |",
-        "| --- |" + " --- |" * len(seeds),
-    ]
-    for arm in result.settings["arms"]:
-        pairs = zip(*result.steps(arm), strict=True)
-        cells = [f"{n:,.0f}" if done else f"not reached in {n:,.0f}" for n, done in pairs]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
-    return lines
+    arms = {arm: result.steps(arm) for arm in result.settings["arms"]}
+    return steps_by_seed("real steps by seed", result.settings["seeds"], arms, "not reached in")
 
 
 def _plot(result: Result, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for arm, color in zip(result.settings["arms"], _COLORS, strict=False):
-        curves = [np.array(run["curve"]).reshape(-1, 2) for run in result.of(arm)]
-        curves = [curve for curve in curves if len(curve)]
-        for curve in curves:
-            axes.plot(curve[:, 0], curve[:, 1], color=color, alpha=0.3, linewidth=1)
-        if curves:
-            steps = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
-            # A run that is over stays where it ended.
-            returns = np.stack([np.interp(steps, curve[:, 0], curve[:, 1]) for curve in curves], -1)
-            axes.plot(steps, interquartile_mean(returns), color=color, linewidth=2.5, label=arm)
-    axes.axhline(result.goal, color="grey", linewidth=1, linestyle=":")
-    axes.set_xlabel("real environment steps")
-    axes.set_ylabel(f"mean return, {result.settings['episodes']} held-out episodes")
-    axes.set_title(f"{result.settings['environment']}: each seed, and the interquartile mean")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.legend(loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
-
-    def write(file: Path) -> None:
-        figure.savefig(file, format="png")
-
-    write_atomically(path, write)
+    settings = result.settings
+    plot_curves(
+        path,
+        {arm: [np.array(run["curve"]) for run in result.of(arm)] for arm in settings["arms"]},
+        result.goal,
+        title=f"{settings['environment']}: each seed, and the interquartile mean",
+        y_label=f"mean return, {settings['episodes']} held-out episodes",
+    )

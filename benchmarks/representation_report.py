@@ -9,15 +9,16 @@ Functions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.interquartile import estimate, interquartile_mean
-from worldgen.checkpoint import write_atomically, write_json
+from benchmarks.interquartile import estimate
+from benchmarks.seed_report import plot_curves, steps_by_seed, with_interval
+from worldgen.checkpoint import write_json, write_text
 
 __all__ = ["Result", "write_report"]
 
@@ -55,12 +56,7 @@ def write_report(result: Result, folder: Path) -> None:
     values = asdict(result)
     values["summary"] = {arm: _summary(result, arm) for arm in result.settings["arms"]}
     write_json(folder / "representation.json", values)
-    page = folder / "representation.md"
-
-    def write_page(file: Path) -> None:
-        file.write_text(_page(result), encoding="utf-8")
-
-    write_atomically(page, write_page)
+    write_text(folder / "representation.md", _page(result))
     _plot(result, folder / "representation.png")
 
 
@@ -105,7 +101,7 @@ def _page(result: Result) -> str:
         "",
         "![Success during training by real environment steps](representation.png)",
         "",
-        *_by_seed(result),
+        _by_seed(result),
         "",
         f"Command: `{record['starts'][-1]['command']}`; commit {record['commit']}; "
         f"{record['hardware']['processor']}, {record['hardware']['cores']} cores, one thread a "
@@ -126,10 +122,10 @@ def _row(result: Result, arm: str) -> str:
     cells = [
         arm,
         f"{summary['solved']} of {summary['runs']}",
-        bound + _with_interval(summary["steps"], ",.0f"),
-        bound + _with_interval(summary["ratio"], ".2f") if comparable else "unknown",
-        bound + _with_interval(summary["steps_with_tokenizer"], ",.0f"),
-        bound + _with_interval(summary["ratio_with_tokenizer"], ".2f") if comparable else "unknown",
+        bound + with_interval(summary["steps"], ",.0f"),
+        bound + with_interval(summary["ratio"], ".2f") if comparable else "unknown",
+        bound + with_interval(summary["steps_with_tokenizer"], ",.0f"),
+        bound + with_interval(summary["ratio_with_tokenizer"], ".2f") if comparable else "unknown",
         str(runs[0]["inputs"]),
         f"{seconds:.0f}",
         f"{own:.0f}",
@@ -137,50 +133,22 @@ def _row(result: Result, arm: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _with_interval(values: Mapping[str, float], form: str) -> str:
-    return f"{values['mean']:{form}} ({values['low']:{form}} to {values['high']:{form}})"
-
-
-def _by_seed(result: Result) -> list[str]:
+def _by_seed(result: Result) -> str:
     """List every run; one that did not solve the task is shown as more than its steps."""
-    seeds: Sequence[int] = result.settings["seeds"]
-    lines = [
-        "| steps by seed | " + " | ".join(map(str, seeds)) + " |",
-        "| --- |" + " --- |" * len(seeds),
-    ]
-    for arm in result.settings["arms"]:
-        steps, solved = result.steps(arm)
-        pairs = zip(steps, solved, strict=True)
-        cells = [
-            f"{count:,.0f}" if done else f"not solved in {count:,.0f}" for count, done in pairs
-        ]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
-    return lines
+    arms = {arm: result.steps(arm) for arm in result.settings["arms"]}
+    return steps_by_seed("steps by seed", result.settings["seeds"], arms, "not solved in")
 
 
 def _plot(result: Result, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for arm, color in zip(result.settings["arms"], _COLORS, strict=False):
-        curves = [np.array(run["curve"]) for run in result.runs if run["arm"] == arm]
-        for curve in curves:
-            axes.plot(curve[:, 0], curve[:, 1], color=color, alpha=0.3, linewidth=1)
-        steps = np.unique(np.concatenate([curve[:, 0] for curve in curves]))
-        # A run that is over stays where it ended.
-        rates = np.stack([np.interp(steps, curve[:, 0], curve[:, 1]) for curve in curves], -1)
-        axes.plot(steps, interquartile_mean(rates), color=color, linewidth=2.5, label=arm)
-    axes.axhline(result.settings["success"], color="grey", linewidth=1, linestyle=":")
-    axes.set_xlabel("real environment steps")
-    axes.set_ylabel(f"success, last {result.settings['window']} training episodes")
-    axes.set_title(f"{result.settings['environment']}: each seed, and the interquartile mean")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_ylim(0, 1)
-    axes.legend(loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
-
-    def write(file: Path) -> None:
-        figure.savefig(file, format="png")
-
-    write_atomically(path, write)
+    settings = result.settings
+    plot_curves(
+        path,
+        {
+            arm: [np.array(run["curve"]) for run in result.runs if run["arm"] == arm]
+            for arm in settings["arms"]
+        },
+        settings["success"],
+        title=f"{settings['environment']}: each seed, and the interquartile mean",
+        y_label=f"success, last {settings['window']} training episodes",
+        y_limits=(0, 1),
+    )

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.interquartile import estimate, interquartile_mean
 from benchmarks.results import markdown_table, write_json
 from benchmarks.sample_efficiency_tasks import TASKS
+from benchmarks.seed_report import with_interval
 from worldgen.evaluation.plot_style import COLORS, EDGE, GRID, INK, PANEL, figure_png, new_figure
 
 __all__ = ["break_even", "write_report"]
@@ -180,9 +181,9 @@ def _arms_table(runs: Runs, summary: Mapping[str, Any]) -> str:
                     task if goal is None else f"{task} (return {goal:g})",
                     _NAMES[arm],
                     f"{found['solved']} of {found['runs']}",
-                    bound + _with_interval(found["real_steps"]),
-                    bound + _with_interval(found["seconds"]),
-                    bound + _with_interval(found["cpu_seconds"]),
+                    bound + with_interval(found["real_steps"]),
+                    bound + with_interval(found["seconds"]),
+                    bound + with_interval(found["cpu_seconds"]),
                     ", ".join(_steps_of(run) for run in of_arm),
                 ]
             )
@@ -198,10 +199,6 @@ def _arms_table(runs: Runs, summary: Mapping[str, Any]) -> str:
         ],
         rows,
     )
-
-
-def _with_interval(values: Mapping[str, float], form: str = ",.0f") -> str:
-    return f"{values['mean']:{form}} ({values['low']:{form}} to {values['high']:{form}})"
 
 
 def _steps_of(run: Piece) -> str:
@@ -224,7 +221,7 @@ def _ratio(found: Mapping[str, Any]) -> str:
     if found["ours_censored"] and found["theirs_censored"]:
         return "unknown"
     bound = "< " if found["ours_censored"] else "> " if found["theirs_censored"] else ""
-    return bound + _with_interval(found["ratio"], ".1f")
+    return bound + with_interval(found["ratio"], ".1f")
 
 
 def _cost(found: Mapping[str, Any]) -> str:
