@@ -5,12 +5,15 @@ Classes:
 
 Functions:
     baseline_ppo: a PPO that reads what `DreamPPO` reads, with the same network.
+    policy_network: the network of its policy.
     baseline_result: how good it is after a number of real environment steps.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from stable_baselines3 import PPO
@@ -22,7 +25,7 @@ from worldgen.agents.real_env import as_vec_env, policy_name
 from worldgen.config import Config, require
 from worldgen.data.environment import EnvLike
 
-__all__ = ["BaselineConfig", "baseline_ppo", "baseline_result"]
+__all__ = ["BaselineConfig", "baseline_ppo", "baseline_result", "policy_network"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,15 @@ class BaselineConfig(Config):
         for name in ("learning_rate", "clip_range"):
             require(getattr(self, name) > 0, name, "be over 0", getattr(self, name))
         require(self.ent_coef >= 0, "ent_coef", "be at least 0", self.ent_coef)
+
+
+def policy_network(hidden: Sequence[int]) -> dict[str, Any]:
+    """Give SB3's `policy_kwargs` of a policy with the eyes of `DreamPPO`.
+
+    Args:
+        hidden: Widths of the layers over the features.
+    """
+    return {"features_extractor_class": SymbolicExtractor, "net_arch": list(hidden)}
 
 
 def baseline_ppo(
@@ -102,10 +114,7 @@ def baseline_ppo(
         gae_lambda=config.gae_lambda,
         clip_range=config.clip_range,
         ent_coef=config.ent_coef,
-        policy_kwargs={
-            "features_extractor_class": SymbolicExtractor,
-            "net_arch": list(config.hidden),
-        },
+        policy_kwargs=policy_network(config.hidden),
         seed=seed,
         device=device,
     )

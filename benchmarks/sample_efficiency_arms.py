@@ -17,7 +17,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks.learning_curve import AfterDreams, AfterRollouts, LearningCurve
 from benchmarks.sample_efficiency_tasks import Task
-from worldgen.agents import DreamPPO, SymbolicExtractor, baseline_ppo
+from worldgen.agents import DreamPPO, baseline_ppo
+from worldgen.agents.baseline import policy_network
 from worldgen.agents.real_env import as_vec_env, policy_name
 
 __all__ = ["ARMS", "acting_policy", "train"]
@@ -79,10 +80,7 @@ def _dqn(task: Task, seed: int, curve: LearningCurve) -> Made:
         target_update_interval=config.target_update_interval,
         exploration_fraction=min(1.0, config.exploration_steps / task.budget),
         exploration_final_eps=config.final_epsilon,
-        policy_kwargs={
-            "features_extractor_class": SymbolicExtractor,
-            "net_arch": list(config.hidden),
-        },
+        policy_kwargs=policy_network(config.hidden),
         seed=seed,
         device="cpu",
     )

@@ -12,11 +12,12 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from worldgen.evaluation.plot_style import COLORS, GRID, INK, QUIET
 
 __all__ = ["data_url", "line_chart", "page", "table"]
 
-COLORS = ("#60a5fa", "#fbbf24", "#34d399", "#f87171", "#c084fc", "#22d3ee")
 _STYLE = """
 :root { color-scheme: dark; }
 body { margin: 0 auto; max-width: 1280px; padding: 0 20px 60px; background: #16181d;
@@ -91,50 +92,28 @@ def line_chart(
         share: The vertical axis is of shares, from 0 to 100%.
         levels: Name -> y, dashed lines to compare with.
     """
-    levels = levels or {}
     points = [point for curve in curves.values() for point in curve]
     if not points:
         return ""
-    xs = _ticks(min(x for x, _ in points), max(x for x, _ in points))
+    levels = levels or {}
     values = [y for _, y in points] + list(levels.values())
+    xs = _ticks(min(x for x, _ in points), max(x for x, _ in points))
     ys = _ticks(0.0, 1.0) if share else _ticks(min(values), max(values))
     to_x = _scale(xs[0], xs[-1], _LEFT, _WIDTH - _RIGHT)
     to_y = _scale(ys[0], ys[-1], _HEIGHT - _BOTTOM, _TOP)
+    dashed = {name: [(xs[0], y), (xs[-1], y)] for name, y in levels.items()}
     parts = [
         f'<svg width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="{html.escape(title)}">',
-        f'<text x="{_LEFT}" y="19" fill="#e2e4e9" font-size="13">{html.escape(title)}</text>',
+        f'<text x="{_LEFT}" y="19" fill="{INK}" font-size="13">{html.escape(title)}</text>',
+        *(_grid_line(to_y(y), f"{y:.0%}" if share else f"{y:g}") for y in ys),
+        *(_centred(to_x(x), 16, f"{x:,.10g}") for x in xs),
+        _centred((_LEFT + _WIDTH - _RIGHT) / 2, 31, html.escape(x_label)),
     ]
-    for y in ys:
-        at = to_y(y)
-        label = f"{y:.0%}" if share else f"{y:g}"
-        parts.append(
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at}" y2="{at}" stroke="#2c3038"/>'
-            f'<text x="{_LEFT - 6}" y="{at + 4}" fill="#9499a4" text-anchor="end">{label}</text>'
-        )
-    for x in xs:
-        parts.append(
-            f'<text x="{to_x(x)}" y="{_HEIGHT - _BOTTOM + 16}" fill="#9499a4" '
-            f'text-anchor="middle">{x:,.10g}</text>'
-        )
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(
-        f'<text x="{middle}" y="{_HEIGHT - _BOTTOM + 31}" fill="#9499a4" '
-        f'text-anchor="middle">{html.escape(x_label)}</text>'
-    )
-    drawn = {name: list(curve) for name, curve in curves.items()}
-    dashed = {name: [(xs[0], y), (xs[-1], y)] for name, y in levels.items()}
     left = float(_LEFT)
-    for index, (name, curve) in enumerate({**drawn, **dashed}.items()):
+    for index, (name, curve) in enumerate({**curves, **dashed}.items()):
         color = COLORS[index % len(COLORS)]
-        path = " ".join(f"{to_x(x)},{to_y(y)}" for x, y in curve)
-        dash = ' stroke-dasharray="5 4"' if name in dashed else ""
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.8"{dash}/>'
-        )
-        if name in drawn:
-            parts += [
-                f'<circle cx="{to_x(x)}" cy="{to_y(y)}" r="2.2" fill="{color}"/>' for x, y in curve
-            ]
+        places = [(to_x(x), to_y(y)) for x, y in curve]
+        parts += _drawn(places, color, dashed=name in dashed)
         parts.append(
             f'<text x="{left}" y="{_HEIGHT - 8}" fill="{color}">{html.escape(name)}</text>'
         )
@@ -142,15 +121,34 @@ def line_chart(
     return "\n".join([*parts, "</svg>"])
 
 
-class _scale:
-    """A straight line from one range to another, rounded to tenths of a pixel."""
+def _grid_line(at: float, label: str) -> str:
+    return (
+        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at}" y2="{at}" stroke="{GRID}"/>'
+        f'<text x="{_LEFT - 6}" y="{at + 4}" fill="{QUIET}" text-anchor="end">{label}</text>'
+    )
 
-    def __init__(self, low: float, high: float, to_low: float, to_high: float) -> None:
-        self._low, self._to_low = low, to_low
-        self._slope = (to_high - to_low) / ((high - low) or 1.0)
 
-    def __call__(self, value: float) -> float:
-        return round(self._to_low + (value - self._low) * self._slope, 1)
+def _centred(at: float, below: float, text: str) -> str:
+    """Write below the horizontal axis."""
+    return (
+        f'<text x="{at}" y="{_HEIGHT - _BOTTOM + below}" fill="{QUIET}" '
+        f'text-anchor="middle">{text}</text>'
+    )
+
+
+def _drawn(places: Curve, color: str, *, dashed: bool) -> Iterator[str]:
+    """Draw a curve with its points, or a dashed line without."""
+    path = " ".join(f"{x},{y}" for x, y in places)
+    dash = ' stroke-dasharray="5 4"' if dashed else ""
+    yield f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="1.8"{dash}/>'
+    if not dashed:
+        yield from (f'<circle cx="{x}" cy="{y}" r="2.2" fill="{color}"/>' for x, y in places)
+
+
+def _scale(low: float, high: float, to_low: float, to_high: float) -> Callable[[float], float]:
+    """Give a straight line from one range to another, rounded to tenths of a pixel."""
+    slope = (to_high - to_low) / ((high - low) or 1.0)
+    return lambda value: round(to_low + (value - low) * slope, 1)
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import worlds
 
+from tests.worldgen.cli.short_runs import DREAM
 from worldgen.cli import main
 
 assert worlds  # Its import registers the ids.
@@ -27,15 +28,7 @@ LOOP = [
     "--num-envs=4",
     "--dream.initial-steps=48",
     "--dream.steps-per-round=48",
-    "--dream.tokenizer-steps=20",
-    "--dream.initial-model-steps=3",
-    "--dream.model-steps-per-round=2",
-    "--dream.initial-dream-steps=64",
-    "--dream.dream-steps-per-round=64",
-    "--dream.dream-envs=8",
-    "--dream.horizon=8",
-    "--dream.n-steps=8",
-    "--dream.batch-size=16",
+    *DREAM,
 ]
 JUDGEMENT = [
     "--judgement.episodes=3",

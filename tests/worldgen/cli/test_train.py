@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.worldgen.cli.short_runs import Killed, kill_at
 from worldgen.agents import DreamPPO
 from worldgen.cli.judgement import Judgement
 from worldgen.cli.train import Arguments
@@ -19,10 +20,6 @@ from worldgen.dynamics_training import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModel
-
-
-class Killed(BaseException):
-    """The process is killed."""
 
 
 def read(path):
@@ -142,9 +139,6 @@ class Links(HTMLParser):
         if tag not in ("meta", "br", "img"):
             self.open_tags.append(tag)
 
-    def handle_startendtag(self, tag, attributes):
-        pass
-
     def handle_endtag(self, tag):
         assert self.open_tags.pop() == tag
 
@@ -199,21 +193,6 @@ def test_resuming_wants_the_same_settings(train, finished):
     ended = train(finished[0], "--resume", "--seed", 5)
     assert ended.code == 1
     assert "was begun with seed = 0, now it is 5" in ended.err
-
-
-def kill_at(monkeypatch, owner, name, count, *, after=False):
-    """Let the `count`-th call of a method kill the process, before or after its work."""
-    original, calls = getattr(owner, name), []
-
-    def dying(self, *arguments, **options):
-        calls.append(name)
-        if len(calls) < count or after:
-            result = original(self, *arguments, **options)
-        if len(calls) == count:
-            raise Killed
-        return result
-
-    monkeypatch.setattr(owner, name, dying)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from worlds import GridWorld
 
+from tests.worldgen.cli.short_runs import DREAM, Killed, kill_at
 from worldgen import Episodes
 from worldgen.agents import DreamPPO
 from worldgen.cli.offline_judgement import OfflineJudgement
@@ -23,24 +24,12 @@ from worldgen.world_model import WorldModel
 ENV = "worlds:worlds/Grid-v0"
 LOOP = [
     "--rounds=2",
-    "--dream.tokenizer-steps=20",
-    "--dream.initial-model-steps=3",
-    "--dream.model-steps-per-round=2",
-    "--dream.initial-dream-steps=64",
-    "--dream.dream-steps-per-round=64",
-    "--dream.dream-envs=8",
-    "--dream.horizon=8",
-    "--dream.n-steps=8",
-    "--dream.batch-size=16",
+    *DREAM,
     "--judgement.episodes=3",
     "--judgement.held-out-share=0.25",
     "--judgement.dreams=8",
     "--judgement.film-steps=6",
 ]
-
-
-class Killed(BaseException):
-    """The process is killed."""
 
 
 def read(path):
@@ -140,21 +129,6 @@ def test_equal_seeds_give_equal_reports(train, finished, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def _kill(monkeypatch, owner, name, count, *, after):
-    original, calls = getattr(owner, name), []
-
-    def killed(self, *arguments, **named):
-        calls.append(name)
-        if len(calls) == count and not after:
-            raise Killed
-        result = original(self, *arguments, **named)
-        if len(calls) == count:
-            raise Killed
-        return result
-
-    monkeypatch.setattr(owner, name, killed)
-
-
 @pytest.mark.parametrize(
     ("owner", "name", "count", "after", "due"),
     [
@@ -170,7 +144,7 @@ def test_a_killed_run_ends_with_the_same_report(
     train, finished, tmp_path, monkeypatch, owner, name, count, after, due
 ):
     with monkeypatch.context() as patch:
-        _kill(patch, owner, name, count, after=after)
+        kill_at(patch, owner, name, count, after=after)
         with pytest.raises(Killed):
             train(tmp_path / "run")
     ended = train(tmp_path / "run", "--resume")
