@@ -110,9 +110,10 @@ class DreamRows:
     def set_starts(self, starts: Starts) -> None:
         """Let rows that begin from now on begin in `starts`."""
         dataset = _tokenized(self.model, starts)
-        novelty = None  # It keeps a number for every code of every episode.
+        novelty = None  # It remembers what every episode has shown and tried.
         if self._weight or self._start_config.rare_share:
-            novelty = TokenNovelty(dataset, self.model.tokenizer.codebooks)
+            sizes = self.model.action_codec.sizes
+            novelty = TokenNovelty(dataset, self.model.tokenizer.codebooks, sizes)
         self._paid = novelty if self._weight else None
         self._starts = DreamStarts(dataset, novelty, self._start_config, self._generator)
 
@@ -142,10 +143,12 @@ class DreamRows:
         Args:
             actions: (B, *action shape) in the environment's action space.
         """
-        imagined = self._imagination.step(self.model.encode_actions(actions))
+        encoded, before = self.model.encode_actions(actions), self.tokens
+        imagined = self._imagination.step(encoded)
         bonus = torch.zeros_like(imagined.reward)
         if self._paid is not None:
-            bonus = self._weight * self._paid.bonus(imagined.tokens, self._seen)
+            bonus = self._paid.bonus(before, encoded, imagined.tokens, self._seen)
+            bonus *= self._weight
         outcome = torch.stack((imagined.reward, bonus, imagined.terminated.float())).cpu().numpy()
         rewards, bonuses, terminated = outcome[0].copy(), outcome[1].copy(), outcome[2] > 0
         self._elapsed += 1

@@ -1,7 +1,7 @@
-"""How rare what a frame shows is, as a bonus for an agent that explores.
+"""How rare what a frame shows and what an agent tries is, as a bonus for an agent that explores.
 
 Classes:
-    TokenNovelty: first sights of rare tokens.
+    TokenNovelty: first sights of rare tokens, and actions that were hardly ever tried there.
 """
 
 from __future__ import annotations
@@ -18,60 +18,122 @@ __all__ = ["TokenNovelty"]
 
 
 class TokenNovelty:
-    """Reward tokens that an episode has not shown before by how few real episodes showed them.
+    """Reward what an episode has not shown or tried before by how few real episodes did.
 
-    A code that n of the real episodes hold is worth 1/n, once an episode, wherever in the frame
-    it stands; one that none of them holds is worth nothing, since a dream may have made it up.
-    So an episode's bonus is bounded, and the bonus fades as episodes come in, except for what
-    only few of them reach. (Lifelong counts as in Bellemare et al. 2016,
-    https://arxiv.org/abs/1606.01868; once an episode as in Never Give Up, Badia et al. 2020,
-    https://arxiv.org/abs/2002.06038.)
+    Two parts are added up:
+
+    - *Sights.* A code that n of the real episodes hold is worth 1/n, wherever in the frame it
+      stands; one that none of them holds is worth nothing, since a dream may have made it up.
+    - *Trials.* An action in front of a code that n of the real episodes took there is worth
+      1 / (1 + n). Of a frame's tokens the one that makes the action rarest counts. What no real
+      episode has done yet, no dream can show the consequences of; this makes an agent try it.
+      Only actions of Discrete, MultiDiscrete and MultiBinary spaces are counted.
+
+    Everything counts once an episode. So an episode's bonus is bounded, and it fades as episodes
+    come in, except for what only few of them reach. (Lifelong counts as in Bellemare et al. 2016,
+    https://arxiv.org/abs/1606.01868; of states and actions, in a model, as in Strehl and Littman
+    2008, https://doi.org/10.1016/j.jcss.2007.08.009; once an episode as in Never Give Up, Badia
+    et al. 2020, https://arxiv.org/abs/2002.06038.)
+
+    What counts has a number: the V codes of all codebooks first, then V times all values of an
+    action's entries.
 
     Args:
         dataset: The real episodes.
         codebooks: Of the tokenizer.
+        action_sizes: Values of each entry of an action; none where they are not counted.
     """
 
-    def __init__(self, dataset: TokenDataset, codebooks: Sequence[Codebook]) -> None:
+    def __init__(
+        self,
+        dataset: TokenDataset,
+        codebooks: Sequence[Codebook],
+        action_sizes: Sequence[int] | None = None,
+    ) -> None:
         device = dataset.tokens.device
         sizes = torch.tensor([book.size for book in codebooks], device=device)
         of_position = torch.tensor([book.num_tokens for book in codebooks], device=device)
         self._offsets = (sizes.cumsum(0) - sizes).repeat_interleave(of_position)  # (K,)
         self._num_codes = int(sizes.sum())
+        values = torch.tensor(list(action_sizes or ()), dtype=torch.int64, device=device)
+        self._action_offsets = values.cumsum(0) - values - 1  # an encoded action begins at 1
+        self._num_actions = int(values.sum())
+        self._size = self._num_codes * (1 + self._num_actions)
         self._episode = dataset.episode
-        self._first_sight = self._first_sights(dataset)
-        episodes = (self._first_sight < dataset.num_frames).sum(0)  # (V,)
-        self.worth = torch.where(episodes > 0, 1.0 / episodes.clamp(min=1), 0.0)
+        self._remember(dataset)
+        episodes = torch.bincount(self._things, minlength=self._size).float()
+        sights, trials = episodes.split([self._num_codes, self._size - self._num_codes])
+        self.worth = torch.where(sights > 0, 1 / sights.clamp(min=1), 0.0)
         """(V,) float32, of each code of all codebooks."""
+        known = (sights > 0).repeat_interleave(self._num_actions)
+        self._trial_worth = torch.where(known, 1 / (1 + trials), 0.0)
 
-    def _first_sights(self, dataset: TokenDataset) -> Tensor:
-        """Find the frame in which each episode first holds each code, (E, V); N where none."""
-        tokens = dataset.tokens + self._offsets
-        place = dataset.episode.unsqueeze(1) * self._num_codes + tokens
-        frames = torch.arange(dataset.num_frames, device=tokens.device)
-        first = frames.new_full((dataset.num_episodes * self._num_codes,), dataset.num_frames)
-        first.scatter_reduce_(
-            0, place.flatten(), frames.unsqueeze(1).expand_as(place).flatten(), "amin"
-        )
-        return first.view(dataset.num_episodes, self._num_codes)
+    def _remember(self, dataset: TokenDataset) -> None:
+        """Note, episode by episode, what each has shown and tried, and by which frame."""
+        frames = torch.arange(dataset.num_frames, device=dataset.tokens.device)
+        things, at = self._codes(dataset.tokens), frames.unsqueeze(1)
+        happened = [(things, at.expand_as(things))]
+        if self._num_actions:
+            moments = dataset.moments
+            tried = self._trials(dataset.tokens[moments], dataset.actions[moments + 1])
+            happened.append((tried, (moments + 1).unsqueeze(1).expand_as(tried)))
+        things = torch.cat([part.flatten() for part, _ in happened])
+        at = torch.cat([part.flatten() for _, part in happened])
+        keys = dataset.episode[at] * self._size + things
+        distinct, place = keys.unique(return_inverse=True)
+        self._at = torch.full_like(distinct, dataset.num_frames)
+        self._at.scatter_reduce_(0, place, at, "amin")
+        self._things = distinct % self._size
+        count = torch.bincount(distinct // self._size, minlength=dataset.num_episodes)
+        self._end = count.cumsum(0)
+        self._begin = self._end - count
+        self._most = torch.arange(int(count.max()), device=count.device)
+
+    def _codes(self, tokens: Tensor) -> Tensor:
+        return tokens + self._offsets
+
+    def _trials(self, tokens: Tensor, actions: Tensor) -> Tensor:
+        """Number (token, entry of the action) pairs of frames (B, K): (B, K * A)."""
+        pairs = self._codes(tokens).unsqueeze(2) * self._num_actions
+        pairs = pairs + (actions + self._action_offsets).unsqueeze(1)
+        return self._num_codes + pairs.flatten(1)
 
     def seen_at(self, moments: Tensor) -> Tensor:
-        """Say what the real episodes of frames `moments` (R,) showed up to there, (R, V) bool."""
-        return self._first_sight[self._episode[moments]] <= moments.unsqueeze(1)
+        """Say what the real episodes of frames `moments` (R,) showed and tried up to there.
+
+        Returns:
+            (R, one more than what counts) bool; the last is without meaning.
+        """
+        episode = self._episode[moments]
+        entry = self._begin[episode].unsqueeze(1) + self._most  # (R, most things of an episode)
+        inside = entry < self._end[episode].unsqueeze(1)
+        entry = entry.clamp(max=len(self._things) - 1)
+        happened = inside & (self._at[entry] <= moments.unsqueeze(1))
+        seen = torch.zeros(len(moments), self._size + 1, dtype=torch.bool, device=moments.device)
+        return seen.scatter_(1, torch.where(happened, self._things[entry], self._size), True)
 
     def rarity(self, tokens: Tensor) -> Tensor:
         """Give what the rarest token of each frame (B, K) is worth, (B,) float32."""
-        rarest: Tensor = self.worth[tokens + self._offsets].amax(-1)
+        rarest: Tensor = self.worth[self._codes(tokens)].amax(-1)
         return rarest
 
-    def bonus(self, tokens: Tensor, seen: Tensor) -> Tensor:
-        """Give each row's bonus, (B,) float32, and note in `seen` what it has seen.
+    def bonus(self, before: Tensor, actions: Tensor, after: Tensor, seen: Tensor) -> Tensor:
+        """Give each row's bonus, (B,) float32, and note in `seen` what it has shown and tried.
 
         Args:
-            tokens: (B, K) int64, the rows' new frames.
-            seen: (B, V) bool, changed in place.
+            before: (B, K) int64, the frames that the actions were taken in.
+            actions: (B, A), encoded.
+            after: (B, K) int64, the frames that they led to.
+            seen: As `seen_at` gives it; changed in place.
         """
-        shown = torch.zeros_like(seen).scatter_(1, tokens + self._offsets, True)
-        new = shown & ~seen
-        seen |= shown
-        return new.float() @ self.worth
+        codes = self._codes(after)
+        known = seen[:, : self._num_codes]
+        shown = torch.zeros_like(known).scatter_(1, codes, True)
+        bonus = (shown & ~known).float() @ self.worth
+        known |= shown
+        if self._num_actions:
+            tried = self._trials(before, actions)
+            worth = self._trial_worth[tried - self._num_codes]
+            bonus += torch.where(seen.gather(1, tried), 0.0, worth).amax(1)
+            seen.scatter_(1, tried, True)
+        return bonus

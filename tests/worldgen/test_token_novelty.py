@@ -21,12 +21,15 @@ OFFSETS = np.array([0, 3, 3, 3])
 LENGTHS = (4, 1, 6, 2)
 
 
+ACTIONS = spaces.MultiDiscrete([3, 2])
+
+
 def make_dataset(seed: int = 0) -> TokenDataset:
     generator = np.random.default_rng(seed)
     episodes = [
         Episode(
             observations={"": np.zeros((length + 1, 1), np.float32)},
-            actions=np.zeros(length, np.int64),
+            actions=generator.integers([3, 2], size=(length, 2)),
             rewards=np.zeros(length, np.float32),
             terminated=np.zeros(length, bool),
             truncated=np.arange(length) == length - 1,
@@ -37,7 +40,7 @@ def make_dataset(seed: int = 0) -> TokenDataset:
     tokens = np.stack(
         [generator.integers(3, size=frames), *generator.integers(4, size=(3, frames))], 1
     )
-    return TokenDataset(torch.from_numpy(tokens), episodes, ActionCodec(spaces.Discrete(2)), 2)
+    return TokenDataset(torch.from_numpy(tokens), episodes, ActionCodec(ACTIONS), 2)
 
 
 def codes(tokens: np.ndarray) -> set[int]:
@@ -45,58 +48,96 @@ def codes(tokens: np.ndarray) -> set[int]:
     return {int(code) for code in (tokens + OFFSETS).ravel()}
 
 
+def trials(tokens: np.ndarray, action: np.ndarray) -> set[tuple[int, int, int]]:
+    """Each code of a frame with each entry of the action that was taken in it."""
+    return {
+        (code, entry, int(value)) for code in codes(tokens) for entry, value in enumerate(action)
+    }
+
+
 class Counted:
     """What the definition says, in sets."""
 
     def __init__(self, dataset: TokenDataset) -> None:
-        self.tokens = dataset.tokens.numpy()
+        self.tokens, self.actions = dataset.tokens.numpy(), dataset.actions.numpy() - 1
         self.episode = dataset.episode.numpy()
         self.first = dataset.first_frames.numpy()
-        shown = [codes(self.tokens[self.episode == e]) for e in range(dataset.num_episodes)]
-        self.worth = {code: 1 / sum(code in codes for codes in shown) for code in set.union(*shown)}
+        frames = [np.flatnonzero(self.episode == e) for e in range(dataset.num_episodes)]
+        self.shown = [codes(self.tokens[each]) for each in frames]
+        self.tried = [
+            set().union(*(trials(self.tokens[t], self.actions[t + 1]) for t in each[:-1]))
+            for each in frames
+        ]
 
-    def seen(self, moment: int) -> set[int]:
-        return codes(self.tokens[self.first[self.episode[moment]] : moment + 1])
+    def code_worth(self, code: int) -> float:
+        count = sum(code in shown for shown in self.shown)
+        return 1 / count if count else 0.0
 
-    def value(self, new: set[int]) -> float:
-        return sum(self.worth.get(code, 0.0) for code in new)
+    def trial_worth(self, trial: tuple[int, int, int]) -> float:
+        known = any(trial[0] in shown for shown in self.shown)
+        return known / (1 + sum(trial in tried for tried in self.tried))
+
+    def past(self, moment: int) -> tuple[set[int], set[tuple[int, int, int]]]:
+        first = self.first[self.episode[moment]]
+        tried = (trials(self.tokens[t], self.actions[t + 1]) for t in range(first, moment))
+        return codes(self.tokens[first : moment + 1]), set().union(*tried)
 
 
+@pytest.mark.parametrize("counted_actions", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_bonus_is_the_worth_of_what_the_episode_had_not_shown(seed):
-    dataset = make_dataset(seed)
-    novelty, counted = TokenNovelty(dataset, BOOKS), Counted(dataset)
-    moments = dataset.moments
+def test_bonus_is_the_worth_of_what_the_episode_had_not_shown_and_tried(seed, counted_actions):
+    dataset, codec = make_dataset(seed), ActionCodec(ACTIONS)
+    novelty = TokenNovelty(dataset, BOOKS, codec.sizes if counted_actions else None)
+    counted, moments = Counted(dataset), dataset.moments
     seen = novelty.seen_at(moments)
-    memory = [counted.seen(int(moment)) for moment in moments]
+    memory = [counted.past(int(moment)) for moment in moments]
     generator = np.random.default_rng(seed)
+    before = dataset.tokens[moments].numpy()
     for _ in range(4):
-        frames = np.stack(
-            [
-                generator.integers(3, size=len(moments)),
-                *generator.integers(5, size=(3, len(moments))),
-            ],
-            1,
+        rows = len(moments)
+        actions = generator.integers([3, 2], size=(rows, 2))
+        after = [generator.integers(3, size=rows), *generator.integers(5, size=(3, rows))]
+        frames = np.stack(after, 1)
+        bonus = novelty.bonus(
+            torch.from_numpy(before), codec.encode(actions), torch.from_numpy(frames), seen
         )
-        bonus = novelty.bonus(torch.from_numpy(frames), seen)
-        for row, past in enumerate(memory):
-            new = codes(frames[row]) - past
-            assert float(bonus[row]) == pytest.approx(counted.value(new), abs=1e-6)
-            past |= new
+        for row, (shown, tried) in enumerate(memory):
+            expected = sum(counted.code_worth(code) for code in codes(frames[row]) - shown)
+            here = trials(before[row], actions[row])
+            if counted_actions:
+                expected += max(map(counted.trial_worth, here - tried), default=0.0)
+            assert float(bonus[row]) == pytest.approx(expected, abs=1e-6)
+            shown |= codes(frames[row])
+            tried |= here
+        before = frames
 
 
 def test_codes_that_no_episode_holds_are_worth_nothing():
-    dataset = make_dataset()
-    novelty = TokenNovelty(dataset, BOOKS)
+    dataset, codec = make_dataset(), ActionCodec(ACTIONS)
+    novelty = TokenNovelty(dataset, BOOKS, codec.sizes)
     assert float(novelty.worth[-1]) == 0  # code 4 of the second codebook is never drawn
-    seen = torch.ones(1, 8, dtype=torch.bool)
-    seen[0, -1] = False
-    assert float(novelty.bonus(torch.tensor([[0, 4, 4, 4]]), seen)) == 0
+    seen = torch.ones(1, 8 * (1 + 5) + 1, dtype=torch.bool)
+    seen[0, 7] = False
+    unknown = torch.tensor([[0, 4, 4, 4]])
+    seen[0, 8 + 7 * 5 :] = False  # what is tried in front of it
+    assert float(novelty.bonus(unknown, codec.encode([[0, 0]]), unknown, seen)) == 0
+
+
+def test_an_action_that_no_episode_tried_is_worth_the_most():
+    dataset = make_dataset()
+    dataset.actions[dataset.actions[:, 0] == 3, 0] = 1  # nobody ever took the last one
+    codec = ActionCodec(ACTIONS)
+    novelty = TokenNovelty(dataset, BOOKS, codec.sizes)
+    moments = dataset.moments
+    frames, seen = dataset.tokens[moments], novelty.seen_at(moments)
+    untried = codec.encode(np.tile([2, 0], (len(moments), 1)))
+    assert (novelty.bonus(frames, untried, frames, seen) == 1).all()  # it shows nothing new
+    assert (novelty.bonus(frames, untried, frames, seen) < 1).all()  # not twice
 
 
 def test_rarity_is_the_worth_of_the_rarest_token():
     dataset = make_dataset()
     counted = Counted(dataset)
     rarity = TokenNovelty(dataset, BOOKS).rarity(dataset.tokens)
-    naive = [max(counted.worth[code] for code in codes(frame)) for frame in counted.tokens]
+    naive = [max(counted.code_worth(code) for code in codes(frame)) for frame in counted.tokens]
     np.testing.assert_allclose(rarity.numpy(), naive, rtol=1e-6)
