@@ -51,8 +51,9 @@ class DreamConfig(Config):
     least_right: float = 0.0
     """Dreams end where fewer of the model's dreams of the newest real episodes, which it was not
     yet trained on, were right; 0 lets them go on to `horizon`. The shares are logged either way."""
-    novelty: float = 0.1
-    """Weight of the bonus in dreams for tokens that few real episodes have shown."""
+    novelty: float = 0.03
+    """Weight of the bonus in dreams for tokens that few real episodes have shown, and for actions
+    that few have tried in front of them."""
     starts: StartConfig = StartConfig(first_share=0.25, rare_share=0.25, recent_share=0.25)
     """Which real moments dreams start at."""
     fresh_rounds: bool = True

@@ -110,7 +110,7 @@ class DreamPPO(RecordingPPO):
         world_model: WorldModel | None = None,
         episodes: Episodes | None = None,
         episodes_path: str | pathlib.Path | None = None,
-        n_envs: int = 8,
+        n_envs: int = 4,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,

@@ -236,7 +236,7 @@ class RecordingPPO(PPO):
         force_reset: bool = True,
         *,
         episodes: Episodes | None = None,
-        n_envs: int = 8,
+        n_envs: int = 4,
         **kwargs: Any,
     ) -> Self:
         """Read an agent that `save` wrote.

@@ -30,7 +30,7 @@ class DreamArm(Config):
 
     budget: int = 20_000
     """Real environment steps after which a run is given up."""
-    n_envs: int = 8
+    n_envs: int = 4
     """Rows of the real environment."""
     loop: DreamConfig = DreamConfig()
     """Rounds, dreams and PPO."""
@@ -112,14 +112,7 @@ TASKS = {
         environment=_doorkey(6),
         budget=400_000,
         evaluate_every=4_096,
-        dream_ppo=DreamArm(
-            budget=40_000,
-            loop=DreamConfig(
-                initial_steps=2_000,
-                steps_per_round=1_000,
-                model_steps_per_round=200,
-            ),
-        ),
+        dream_ppo=DreamArm(budget=40_000, loop=DreamConfig()),
     ),
     "doorkey-8x8": Task(
         environment=_doorkey(8),
@@ -127,12 +120,7 @@ TASKS = {
         evaluate_every=8_192,
         dream_ppo=DreamArm(
             budget=90_000,
-            loop=DreamConfig(
-                initial_steps=4_000,
-                steps_per_round=2_000,
-                initial_model_steps=600,
-                model_steps_per_round=250,
-            ),
+            loop=DreamConfig(initial_steps=2_000, steps_per_round=1_000, model_steps_per_round=200),
         ),
     ),
     "doorkey-5x5-rgb": Task(

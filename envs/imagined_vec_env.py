@@ -64,9 +64,9 @@ class ImaginedVecEnv(VecEnv):
             the loop, for an agent that acts in a `TokenObservation` of the real environment.
         seed: Of starts and dreams, until `seed` is called.
         sampler: How frames are sampled; None takes the model's.
-        novelty: Weight of a bonus for tokens that few real episodes have shown, once an imagined
-            episode; see `TokenNovelty`. Rewards are then task plus bonus, with both parts in
-            the infos as "task_reward" and "bonus".
+        novelty: Weight of a bonus for tokens that few real episodes have shown and actions that
+            few have tried in front of them, once an imagined episode; see `TokenNovelty`. Rewards
+            are then task plus bonus, with both parts in the infos as "task_reward" and "bonus".
         start_config: Which moments dreams start at; None takes any.
         render_mode: "rgb_array" or None.
 

@@ -59,7 +59,7 @@ class Arguments(CommonArguments):
     """Folder of the run; by default runs/ENV, with the wrappers' class names behind it."""
     timesteps: int = 5_000
     """Real environment steps that may be used."""
-    num_envs: int = 8
+    num_envs: int = 4
     """Real environments that are stepped side by side."""
     resume: Flag = False
     """Go on with the run in the folder, if there is one; episodes and finished phases stay."""
