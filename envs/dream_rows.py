@@ -19,7 +19,7 @@ from torch import Tensor
 
 from worldgen.config import require
 from worldgen.data.episodes import Episodes
-from worldgen.data.token_dataset import TokenDataset
+from worldgen.data.token_dataset import Context, TokenDataset
 from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.envs.dream_starts import DreamStarts, StartConfig
 from worldgen.errors import ConfigError
@@ -65,6 +65,8 @@ class DreamRows:
         sampler: How frames are sampled; None takes the model's.
         novelty: Weight of the bonus that `TokenNovelty` gives.
         start_config: Which moments rows begin at.
+        memory: Whether `memory` will be asked for. Rows then begin with all the past that it
+            depends on.
         seed: Of the starts and of the dreams.
 
     Raises:
@@ -83,6 +85,7 @@ class DreamRows:
         seed: int,
         novelty: float = 0.0,
         start_config: StartConfig | None = None,
+        memory: bool = False,
     ) -> None:
         require(novelty >= 0, "novelty", "be at least 0", novelty)
         require(horizon >= 1, "horizon", "be at least 1", horizon)
@@ -90,6 +93,7 @@ class DreamRows:
         if not model.is_fitted:
             raise ConfigError("the model has not been trained: call `model.fit(episodes)` first")
         self.model, self.horizon = model, horizon
+        self._context_length = model.dynamics.reach if memory else model.config.context
         self._imagination = model.imagination(num_rows, sampler=sampler, seed=seed)
         self._generator = torch.Generator(model.device)
         self._elapsed = np.zeros(num_rows, dtype=np.int64)
@@ -101,6 +105,11 @@ class DreamRows:
     def tokens(self) -> Tensor:
         """Current frames of all rows, (B, K) int64."""
         return self._imagination.tokens
+
+    @property
+    def memory(self) -> Tensor:
+        """The model's summary of what was before `tokens`, (B, D) float32."""
+        return self._imagination.summary
 
     def seed(self, seed: int) -> None:
         """Begin the random numbers of starts and dreams anew."""
@@ -120,7 +129,7 @@ class DreamRows:
     def restart(self) -> Tensor:
         """Begin all rows; gives their first frames, (B, K)."""
         moments = self._starts.draw(len(self._elapsed))
-        self._imagination.reset(self._starts.dataset.contexts_to(moments))
+        self._imagination.reset(self._contexts_to(moments))
         if self._paid is not None:
             self._seen = self._paid.seen_at(moments)
         self._elapsed[:] = 0
@@ -129,13 +138,16 @@ class DreamRows:
     def restart_rows(self, rows: np.ndarray) -> Tensor:
         """Begin the R rows in `rows` and leave the others alone; gives R first frames, (R, K)."""
         moments = self._starts.draw(len(rows))
-        context = self._starts.dataset.contexts_to(moments)
+        context = self._contexts_to(moments)
         index = torch.from_numpy(rows).to(self.model.device)
         self._imagination.reset_rows(index, context)
         if self._paid is not None:
             self._seen[index] = self._paid.seen_at(moments)
         self._elapsed[rows] = 0
         return context.tokens[:, -1]
+
+    def _contexts_to(self, moments: Tensor) -> Context:
+        return self._starts.dataset.contexts_to(moments, self._context_length)
 
     def advance(self, actions: Any) -> Advance:
         """Take one action in each row.

@@ -38,6 +38,7 @@ class ImaginedEnv(gym.Env[Any, Any]):
         starts: Real episodes to start from, the same tokenized, or their folder.
         horizon: H, most environment steps of an episode.
         observation: What is shown, as in `ImaginedVecEnv`.
+        memory: Whether the model's summary of the past is shown too, as in `ImaginedVecEnv`.
         seed: Of starts and dreams, until `reset` is given one.
         sampler: How frames are sampled; None takes the model's.
         render_mode: "rgb_array" or None.
@@ -56,6 +57,7 @@ class ImaginedEnv(gym.Env[Any, Any]):
         *,
         horizon: int = 32,
         observation: ObservationMode = "decoded",
+        memory: bool = False,
         seed: int = 0,
         sampler: SamplerConfig | None = None,
         render_mode: str | None = None,
@@ -64,9 +66,17 @@ class ImaginedEnv(gym.Env[Any, Any]):
         require(render_mode in modes, "render_mode", "be None or 'rgb_array'", render_mode)
         self.model = load_model(model)
         self._row = DreamRows(
-            self.model, starts, num_rows=1, horizon=horizon, sampler=sampler, seed=seed
+            self.model,
+            starts,
+            num_rows=1,
+            horizon=horizon,
+            sampler=sampler,
+            memory=memory,
+            seed=seed,
         )
-        self._view = ObservationView(self.model.tokenizer, observation)
+        self._memory = memory
+        size = self.model.summary_size if memory else 0
+        self._view = ObservationView(self.model.tokenizer, observation, memory=size)
         self.observation_space = self._view.space
         self.action_space = self.model.action_space
         self.render_mode = render_mode
@@ -97,7 +107,8 @@ class ImaginedEnv(gym.Env[Any, Any]):
         )
 
     def _observation(self) -> Any:
-        flat = self._view.flat(self._row.tokens)
+        memory = self._row.memory if self._memory else None
+        flat = self._view.flat(self._row.tokens, memory)
         return unflatten(self.observation_space, {path: batch[0] for path, batch in flat.items()})
 
     def render(self) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnvObs,
     VecEnvStepReturn,
 )
+from torch import Tensor
 
 from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.envs.dream_rows import DreamRows, Starts, load_model
@@ -62,6 +63,10 @@ class ImaginedVecEnv(VecEnv):
         observation: What the agent is shown: "decoded" for the environment's own space, so that
             the agent can move to it unchanged; "tokens" or "embeddings" without a decoder in
             the loop, for an agent that acts in a `TokenObservation` of the real environment.
+        memory: Whether the model's own summary of the past is shown too, so that what was seen
+            some steps ago still counts: a Dict has "memory" beside its parts, anything else
+            becomes a Dict of "observation" and "memory", a Box of D entries. An agent acts with
+            it in a `TokenObservation(..., memory=True)`; see `WorldModel.summarise`.
         seed: Of starts and dreams, until `seed` is called.
         sampler: How frames are sampled; None takes the model's.
         novelty: Weight of a bonus for tokens that few real episodes have shown and actions that
@@ -83,6 +88,7 @@ class ImaginedVecEnv(VecEnv):
         *,
         starts: Starts,
         observation: ObservationMode = "decoded",
+        memory: bool = False,
         seed: int = 0,
         sampler: SamplerConfig | None = None,
         novelty: float = 0.0,
@@ -99,9 +105,11 @@ class ImaginedVecEnv(VecEnv):
             seed=seed,
             novelty=novelty,
             start_config=start_config,
+            memory=memory,
         )
-        self._view = ObservationView(self.model.tokenizer, observation)
-        self.render_mode, self._novelty = render_mode, novelty
+        size = self.model.summary_size if memory else 0
+        self._view = ObservationView(self.model.tokenizer, observation, memory=size)
+        self.render_mode, self._novelty, self._memory = render_mode, novelty, memory
         super().__init__(num_envs, self._view.space, self.model.action_space)
         self._actions: np.ndarray | None = None
         self._returns = np.zeros(num_envs, dtype=np.float64)
@@ -121,7 +129,8 @@ class ImaginedVecEnv(VecEnv):
         self._returns[:] = 0
         self._bonuses[:] = 0
         self._lengths[:] = 0
-        return self._nested(self._view.flat(self._rows.restart()))
+        tokens = self._rows.restart()
+        return self._nested(self._view.flat(tokens, self._rows.memory if self._memory else None))
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions (B, *action shape) for `step_wait`."""
@@ -139,9 +148,7 @@ class ImaginedVecEnv(VecEnv):
             for info, reward, bonus in zip(infos, rewards, bonuses, strict=True):
                 info["task_reward"], info["bonus"] = float(reward), float(bonus)
         over = np.flatnonzero(dones)
-        if over.size:  # first frames of the next dreams are shown together with the last ones
-            tokens = torch.cat((tokens, self._rows.restart_rows(over)))
-        shown = self._view.flat(tokens)
+        shown = self._show_with_first_frames(tokens, over)
         observations = {path: batch[: self.num_envs] for path, batch in shown.items()}
         for row in over:
             last = {path: batch[row].copy() for path, batch in observations.items()}
@@ -155,6 +162,15 @@ class ImaginedVecEnv(VecEnv):
         self._bonuses[over] = 0
         self._lengths[over] = 0
         return self._nested(observations), rewards + bonuses, dones, infos
+
+    def _show_with_first_frames(self, tokens: Tensor, over: np.ndarray) -> dict[str, np.ndarray]:
+        """Restart the R rows in `over`; gives their first frames below the last: (B + R, ...)."""
+        memory = self._rows.memory if self._memory else None
+        if over.size:
+            tokens = torch.cat((tokens, self._rows.restart_rows(over)))
+            if memory is not None:
+                memory = torch.cat((memory, self._rows.memory[over]))
+        return self._view.flat(tokens, memory)
 
     def _nested(self, flat: dict[str, np.ndarray]) -> VecEnvObs:
         nested: VecEnvObs = unflatten(self.observation_space, flat)

@@ -2,7 +2,7 @@
 
 Classes:
     ObservationMode: the three views.
-    ObservationView: tokens to observations of one view.
+    ObservationView: tokens to observations of one view, and the memory beside them.
 
 Functions:
     standardised_vectors: the code vectors as an agent is shown them.
@@ -21,15 +21,17 @@ from torch import Tensor
 
 from worldgen.checkpoint import folder_kind
 from worldgen.config import require
-from worldgen.errors import ConfigError
+from worldgen.errors import ConfigError, SpaceError
 from worldgen.spaces import ROOT, flatten
 from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
 
-__all__ = ["ObservationMode", "ObservationView", "load_tokenizer", "standardised_vectors"]
+__all__ = ["MEMORY", "ObservationMode", "ObservationView", "load_tokenizer", "standardised_vectors"]
 
 ObservationMode = Literal["decoded", "tokens", "embeddings"]
 """The environment's own space, token numbers, or the tokens' code vectors, standardised."""
+MEMORY = "memory"
+"""Part of an observation that holds the model's summary of the past."""
 _LEAST_DEVIATION = 1e-6
 """Entries of code vectors that differ by less are padding, and are not scaled."""
 
@@ -43,13 +45,24 @@ class ObservationView:
             MultiDiscrete of K token numbers, "embeddings" for their `standardised_vectors` as
             one flat Box of K * E float32 values.
         argument: Name under which the caller was given `mode`, for the error message.
+        memory: D, entries of the summary of the past that is shown beside it as "memory"; 0 shows
+            none. What is no Dict becomes one, with its old self as "observation".
 
     Attributes:
         space: Space of the observations.
+
+    Raises:
+        ConfigError: If `mode` is unknown, or the tokenizer is not trained or has no tokens.
+        SpaceError: If the observations have a part "memory" already.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, mode: ObservationMode, *, argument: str = "observation"
+        self,
+        tokenizer: Tokenizer,
+        mode: ObservationMode,
+        *,
+        argument: str = "observation",
+        memory: int = 0,
     ) -> None:
         modes = get_args(ObservationMode)
         require(mode in modes, argument, f"be one of {', '.join(map(repr, modes))}", mode)
@@ -64,7 +77,8 @@ class ObservationView:
             )
         self._tokenizer, self._mode = tokenizer, mode
         self._seen: Tensor | None = None
-        self.space = self._make_space()
+        self._plain = self._make_space()
+        self.space = _with_memory(self._plain, memory) if memory else self._plain
 
     def _make_space(self) -> spaces.Space[Any]:
         if self._mode == "decoded":
@@ -79,12 +93,25 @@ class ObservationView:
         if self._tokenizer.is_discrete:
             return self.flat(self._tokenizer.encode(observations))
         if self._mode == "decoded":
-            return flatten(self.space, self._tokenizer.reconstruct(observations))
+            return flatten(self._plain, self._tokenizer.reconstruct(observations))
         vectors = self._tokenizer.embed_observations(observations)
         return {ROOT: vectors.flatten(1).cpu().numpy()}
 
-    def flat(self, tokens: Tensor) -> dict[str, np.ndarray]:
-        """Show tokens (B, K) as a flat batch, path -> (B, ...), in memory of its own."""
+    def flat(self, tokens: Tensor, memory: Tensor | None = None) -> dict[str, np.ndarray]:
+        """Show tokens (B, K) as a flat batch, path -> (B, ...), in arrays of its own.
+
+        Args:
+            tokens: As given.
+            memory: (B, D) float32 beside them, for a view that was made with memory.
+        """
+        flat = self._flat_plain(tokens)
+        if memory is None:
+            return flat
+        if isinstance(self._plain, spaces.Tuple):  # its paths are those of "observation" now
+            flat = {f"{ROOT}/{path}": part for path, part in flat.items()}
+        return {**flat, MEMORY: memory.cpu().numpy()}
+
+    def _flat_plain(self, tokens: Tensor) -> dict[str, np.ndarray]:
         if self._mode == "decoded":
             return self._tokenizer.decode_flat(tokens)
         if self._mode == "tokens":
@@ -95,6 +122,17 @@ class ObservationView:
             self._center, self._scale = _center_and_scale(self._tokenizer)
         shown = (vectors - self._center) / self._scale
         return {ROOT: shown.flatten(1).cpu().numpy()}
+
+
+def _with_memory(space: spaces.Space[Any], size: int) -> spaces.Dict:
+    parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {ROOT: space}
+    if MEMORY in parts:
+        raise SpaceError(
+            f"`memory` adds a part {MEMORY!r} to the observation, which has one already: rename "
+            "that, or leave `memory` away"
+        )
+    box = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+    return spaces.Dict([*parts.items(), (MEMORY, box)])
 
 
 def standardised_vectors(tokenizer: Tokenizer) -> list[Tensor]:

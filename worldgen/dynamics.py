@@ -3,6 +3,9 @@
 Classes:
     DynamicsConfig, Dynamics, Prediction, PointPrediction, NoisyPoints.
 
+Functions:
+    summary_of: what a frame's outputs say in one vector.
+
 A frame is a block of K + 1 tokens: first the action that is taken in it, then its K tokens. Each
 token's output predicts the token at the same place in the next frame, the action's the
 transition's reward and termination. That is the first denoising pass, from a next frame that is
@@ -25,14 +28,21 @@ from worldgen.actions import ActionCodec, ActionEmbedding
 from worldgen.code_space import CodeSpace, NoiseModulation
 from worldgen.codes import OCTAVES, Codebook, CodePort, make_port
 from worldgen.config import Config, require
-from worldgen.data.token_dataset import Windows
+from worldgen.data.token_dataset import Context, Windows
 from worldgen.device import Precision, resolve_precision
 from worldgen.diffusion.frame_sampler import Process
 from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.transformer import Transformer, TransformerConfig, visible_past
 from worldgen.two_hot import TwoHot
 
-__all__ = ["Dynamics", "DynamicsConfig", "NoisyPoints", "PointPrediction", "Prediction"]
+__all__ = [
+    "Dynamics",
+    "DynamicsConfig",
+    "NoisyPoints",
+    "PointPrediction",
+    "Prediction",
+    "summary_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +107,16 @@ class NoisyPoints(NamedTuple):
     """(...) float32, the noise level of each frame."""
 
 
+def summary_of(outputs: Tensor) -> Tensor:
+    """Give a frame's outputs (B, K + 1, D) as one vector of mean 0 and deviation 1: (B, D).
+
+    The mean over the tokens, normalised, since outputs that differ leave a mean of small numbers.
+    Outputs that are all zeros stay so.
+    """
+    mean = outputs.float().mean(1)
+    return nn.functional.layer_norm(mean, mean.shape[-1:])
+
+
 class Dynamics(nn.Module):
     """Predict masked frames from clean past frames and actions.
 
@@ -157,6 +177,14 @@ class Dynamics(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.token_offsets.device
+
+    @property
+    def reach(self) -> int:
+        """Most frames that a summary depends on, the one that it stands beside included.
+
+        A layer sees C frames, of which each has seen C frames in the layer below.
+        """
+        return self.config.transformer.layers * (self.config.context - 1) + 2
 
     def set_code_contents(self, contents: Sequence[Tensor]) -> None:
         """Take the tokenizer's description of its codes, a (V, F) tensor a codebook."""
@@ -326,6 +354,20 @@ class Dynamics(nn.Module):
                 made = self.transformer.draft(drafts, seen, sees)
                 return first, self.read_out(made, previous[:count])
             return first, None
+
+    @torch.no_grad()
+    def summarise(self, context: Context) -> Tensor:
+        """Summarise what was known before the newest frames of B worlds; see `WorldModel`."""
+        size = self.config.transformer.width
+        if context.tokens.shape[1] == 1:
+            return torch.zeros(len(context), size, device=self.device)
+        past = context.valid[:, :-1]
+        with self.autocast():
+            clean = self.embed(self.token_table(), context.tokens[:, :-1], context.actions[:, 1:])
+            outputs, _ = self.transformer.read(
+                clean, visible_past(past.long(), self.config.context)
+            )
+        return summary_of(outputs[:, -1] * past[:, -1].view(-1, 1, 1))
 
     def autocast(self) -> torch.autocast:
         """Compute inside this block in the configured precision."""

@@ -20,7 +20,7 @@ from worldgen.device import resolve_precision
 from worldgen.diffusion.frame_sampler import make_sampler
 from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.diffusion.sampler_config import SamplerConfig
-from worldgen.dynamics import Dynamics
+from worldgen.dynamics import Dynamics, summary_of
 from worldgen.errors import ConfigError, ShapeError
 from worldgen.frozen_dynamics import FrozenDynamics
 from worldgen.transformer import KeyValueCache, visible_past
@@ -84,6 +84,9 @@ class Imagination:
         self._clock = self.context - 1
         self.tokens = torch.zeros(num_rows, dynamics.num_tokens, dtype=torch.int64, device=device)
         self._ready = False
+        # Of the newest first pass, (B, K + 1, D), zeros in rows without a past; None where frames
+        # were made in pairs.
+        self._outputs: Tensor | None = None
         # 0 where a key may be seen, -inf where it belongs to no frame of this row.
         self._hidden = torch.zeros(num_rows, 1, 1, self._num_slots * size, device=device)
         self._sampler = make_sampler(
@@ -98,6 +101,8 @@ class Imagination:
         self._clock = self.context - 1
         self._network = FrozenDynamics(self.dynamics, self._cache.keys.dtype)
         self._ready = True
+        shape = (self.num_rows, self.dynamics.frame_size, self.dynamics.config.transformer.width)
+        self._outputs = torch.zeros(shape, device=self.tokens.device, dtype=self._cache.keys.dtype)
         self.reset_rows(torch.arange(self.num_rows, device=self.tokens.device), context)
 
     @torch.inference_mode()
@@ -106,19 +111,23 @@ class Imagination:
 
         Args:
             rows: (R,) int64.
-            context: Of R worlds, with up to C frames.
+            context: Of R worlds, with up to C frames; more than C, up to `Dynamics.reach`, let
+                the last C be read with all of their own past.
         """
         if not self._ready:
             raise ShapeError("call `reset` with a context for all rows before `reset_rows`")
-        if len(context) != len(rows) or context.tokens.shape[1] > self.context:
+        longest = self.dynamics.reach
+        if len(context) != len(rows) or context.tokens.shape[1] > longest:
             raise ShapeError(
-                f"`context` must hold {len(rows)} worlds of at most {self.context} frames, got "
+                f"`context` must hold {len(rows)} worlds of at most {longest} frames, got "
                 f"{tuple(context.tokens.shape[:2])}"
             )
         if not len(rows):
             return
         self.tokens[rows] = context.tokens[:, -1]
         self._hidden[rows] = -torch.inf
+        if self._outputs is not None:
+            self._outputs[rows] = 0
         if context.tokens.shape[1] > 1:
             with self.dynamics.autocast():
                 self._prefill(rows, context)
@@ -133,14 +142,37 @@ class Imagination:
         # What lies before the episode's beginning is an episode of its own.
         sees = visible_past(valid.long(), self.context)
         first = self._clock - length
-        for layer, (keys, values) in enumerate(dynamics.transformer.prefill(inputs, first, sees)):
-            for index in range(length):
+        outputs, cached = dynamics.transformer.prefill(inputs, first, sees)
+        if self._outputs is not None:
+            outputs = outputs * valid[:, -1].view(-1, 1, 1)
+            self._outputs[rows] = outputs.to(self._outputs.dtype)
+        kept = range(max(0, length - self.context + 1), length)
+        for layer, (keys, values) in enumerate(cached):
+            for index in kept:
                 slot = self._slot(first + index)
                 self._cache.keys[layer, rows, :, slot] = keys[:, index]
                 self._cache.values[layer, rows, :, slot] = values[:, index]
-        for index in range(length):
+        for index in kept:
             hidden = torch.where(valid[:, index], 0.0, -torch.inf)
             self._hidden[rows, :, :, self._slot(first + index)] = hidden.view(-1, 1, 1, 1)
+
+    @property
+    def summary(self) -> Tensor:
+        """The network's own summary of what was before `tokens`, (B, D) float32.
+
+        It is of the pass that read the last frame and the action taken in it: the mean over its
+        K + 1 outputs, normalised. Rows at the first frame of an episode have zeros. It stands
+        beside `tokens` after `reset`, `reset_rows`, `step` and `follow`.
+
+        Raises:
+            ConfigError: After `step_twice`, in which no pass has read the last frame.
+        """
+        if self._outputs is None:
+            raise ConfigError(
+                "there is no `summary` after `step_twice`, whose second frame is made before the "
+                "first is read, or before the first `reset`: use `step`"
+            )
+        return summary_of(self._outputs)
 
     def _slot(self, time: int) -> slice:
         size = self.dynamics.frame_size
@@ -168,6 +200,22 @@ class Imagination:
         self._clock += 1
         # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
         return ImaginedStep(self.tokens.clone(), reward, termination, termination > 0.5)
+
+    @torch.inference_mode()
+    def follow(self, actions: Tensor, tokens: Tensor) -> None:
+        """Take one environment step whose next frames are known, for its `summary`.
+
+        Args:
+            actions: (B, A) encoded, on the network's device.
+            tokens: (B, K) int64, the frames that they led to.
+        """
+        self._check(actions)
+        if tokens.shape != self.tokens.shape:
+            shape = tuple(self.tokens.shape)
+            raise ShapeError(f"`tokens` must have shape {shape}, got {tuple(tokens.shape)}")
+        self._first(self._network.embed(self.tokens, actions))
+        self.tokens = tokens.to(self.tokens.device, copy=True)
+        self._clock += 1
 
     @torch.inference_mode()
     def step_twice(
@@ -217,7 +265,7 @@ class Imagination:
             tokens[rows] = self._choose(again, first[rows])[0]
             for whole, part in zip(outcome, network.outcome(again), strict=True):
                 whole[rows] = part
-        self.tokens = tokens
+        self.tokens, self._outputs = tokens, None
         self._clock += 2
         reward, ends = network.outcome(outputs[0])
         return (
@@ -260,7 +308,9 @@ class Imagination:
         self._hidden[:, :, :, slot] = 0
         self.network_passes += 1
         hidden = self._hidden_at(self._clock)
-        return self._network.extend(clean, self._clock, hidden, self._cache, slot)
+        outputs = self._network.extend(clean, self._clock, hidden, self._cache, slot)
+        self._outputs = outputs
+        return outputs
 
     def _refine(self, drafts: Tensor, modulation: list[Tensor] | None = None) -> Tensor:
         self.network_passes += 1

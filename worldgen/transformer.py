@@ -217,11 +217,14 @@ class Transformer(nn.Module):
         past = [padded[:, index : index + count] for index in range(self.context)]
         return torch.cat(past, 3).flatten(0, 1)
 
-    def prefill(self, clean: Tensor, first_time: int, sees: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def prefill(
+        self, clean: Tensor, first_time: int, sees: Tensor
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Process clean frames (B, F, N, D) like `forward`, from a time on.
 
         Returns:
-            Keys and values of each layer, (B, F, heads, N, D / heads).
+            Outputs of the newest frame, (B, N, D); keys and values of each layer,
+            (B, F, heads, N, D / heads).
         """
         batch, length, size, _ = clean.shape
         times = torch.arange(first_time, first_time + length, device=clean.device)
@@ -238,7 +241,7 @@ class Transformer(nn.Module):
             )
             keys, values = self._with_past(keys, batch), self._with_past(values, batch)
             hidden = block.combine(hidden, queries, keys, values, bias)
-        return found
+        return self.norm(hidden.view(clean.shape)[:, -1]), found
 
     def _rotation_of_frames(self, times: Tensor) -> tuple[Tensor, Tensor]:
         index = times % self.period

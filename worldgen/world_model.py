@@ -170,6 +170,11 @@ class WorldModel:
         )
 
     @property
+    def summary_size(self) -> int:
+        """D, entries of what `summarise` gives for a world."""
+        return self.config.dynamics.transformer.width
+
+    @property
     def is_fitted(self) -> bool:
         """Whether `fit` has run."""
         return self.tokenizer.is_fitted and self.num_fits > 0
@@ -299,7 +304,7 @@ class WorldModel:
         """
         choose, horizon = action_source(actions, policy, horizon)
         if not isinstance(context, Context):
-            context = self._first_frames(context)
+            context = self.first_frames(self.encode(context))
         engine = self.imagination(len(context), sampler=sampler, seed=seed)
         engine.reset(context)
         flight = engine.sampler.frames_in_flight
@@ -364,11 +369,34 @@ class WorldModel:
         num_codes = int(self.tokenizer.token_nvec.max())
         return score_episodes(self.dynamics, dataset, num_codes, num_samples, generator)
 
-    def _first_frames(self, observations: Any) -> Context:
-        tokens = self.encode(observations).unsqueeze(1)
+    def summarise(self, context: Context) -> Tensor:
+        """Give the network's own summary of what was before the newest frame of each world.
+
+        It is of the pass that reads the second-last frame and the action taken in it, and
+        predicts the last: the mean over that frame's K + 1 outputs, normalised to mean 0 and
+        deviation 1. A world without an earlier frame has zeros.
+
+        Every layer sees C frames, so that a summary depends on `dynamics.reach` frames. Given as
+        many, it is `Imagination.summary`, which has read them one by one.
+
+        Args:
+            context: Of B worlds, of any length.
+
+        Returns:
+            (B, D) float32, D the width of the transformer.
+
+        Raises:
+            DatasetError: If the model has not been trained.
+        """
+        if not self.is_fitted:
+            raise DatasetError("the world model has not been trained: call `fit` first")
+        return self.dynamics.summarise(context)
+
+    def first_frames(self, tokens: Tensor) -> Context:
+        """Give the context of B worlds at the first frames (B, K) of their episodes."""
         batch = len(tokens)
         return Context(
-            tokens,
+            tokens.unsqueeze(1),
             self.action_codec.none(batch, 1, device=self.device),
             torch.ones(batch, 1, dtype=torch.bool, device=self.device),
         )

@@ -254,9 +254,14 @@ class TokenDataset:
         frame_index = torch.as_tensor(frame_index, device=self.tokens.device)
         return self.contexts_to(self.first_frames[episode_index] + frame_index)
 
-    def contexts_to(self, moments: Tensor) -> Context:
-        """Give the contexts that end at frames `moments` (B,) of the N."""
-        back = torch.arange(1 - self.context_length, 1, device=moments.device)
+    def contexts_to(self, moments: Tensor, length: int | None = None) -> Context:
+        """Give the contexts that end at frames `moments` (B,) of the N.
+
+        Args:
+            moments: As given.
+            length: Frames of a context; None is C.
+        """
+        back = torch.arange(1 - (length or self.context_length), 1, device=moments.device)
         index = moments.unsqueeze(1) + back
         valid = index >= self._first[moments].unsqueeze(1)
         index = index.clamp(min=0)
