@@ -34,7 +34,7 @@ class RealRows:
     it says of the past is what it says in a dream.
 
     Args:
-        model: A trained world model; its weights are taken as they are at each `restart`.
+        model: A trained world model. The weights of a later fit are taken at the next `restart`.
         env: The environment, in the spaces that the model was built for.
 
     Raises:
@@ -43,7 +43,7 @@ class RealRows:
 
     def __init__(self, model: WorldModel, env: gym.Env[Any, Any] | VecEnv) -> None:
         model.check_compatible(env.observation_space, env.action_space)
-        self.model = model
+        self.model, self._num_fits = model, -1
         self._engine = model.imagination(env.num_envs if isinstance(env, VecEnv) else 1)
 
     @property
@@ -53,7 +53,12 @@ class RealRows:
 
     def restart(self, tokens: Tensor) -> None:
         """Begin all rows at first frames (B, K)."""
-        self._engine.reset(self.model.first_frames(tokens))
+        context = self.model.first_frames(tokens)
+        if self._num_fits == self.model.num_fits:  # to lay out the weights again would be slow
+            self._engine.reset_rows(torch.arange(len(tokens), device=tokens.device), context)
+        else:
+            self._engine.reset(context)
+            self._num_fits = self.model.num_fits
 
     def restart_rows(self, rows: np.ndarray, tokens: Tensor) -> None:
         """Begin the R rows in `rows` at first frames (R, K) and leave the others alone."""

@@ -148,10 +148,10 @@ class Imagination:
             self._outputs[rows] = outputs.to(self._outputs.dtype)
         kept = range(max(0, length - self.context + 1), length)
         for layer, (keys, values) in enumerate(cached):
-            for index in kept:
+            for number, index in enumerate(kept):
                 slot = self._slot(first + index)
-                self._cache.keys[layer, rows, :, slot] = keys[:, index]
-                self._cache.values[layer, rows, :, slot] = values[:, index]
+                self._cache.keys[layer, rows, :, slot] = keys[:, number]
+                self._cache.values[layer, rows, :, slot] = values[:, number]
         for index in kept:
             hidden = torch.where(valid[:, index], 0.0, -torch.inf)
             self._hidden[rows, :, :, self._slot(first + index)] = hidden.view(-1, 1, 1, 1)

@@ -204,17 +204,18 @@ class Transformer(nn.Module):
             assert isinstance(block, Block)
             yield block
 
-    def _with_past(self, vectors: Tensor, batch: int) -> Tensor:
-        """Lay each frame's last C frames side by side.
+    def _with_past(self, vectors: Tensor, batch: int, newest: int | None = None) -> Tensor:
+        """Lay each frame's last C frames side by side, of the newest M frames or of all.
 
-        (B F, heads, N, d) -> (B F, heads, C N, d).
+        (B F, heads, N, d) -> (B M, heads, C N, d).
         """
-        if self.context == 1:
+        if self.context == 1 and newest is None:
             return vectors
-        frames = vectors.view(batch, -1, *vectors.shape[1:])
-        count = frames.shape[1]
+        frames = vectors.unflatten(0, (batch, -1))
+        count = newest or frames.shape[1]
         padded = functional.pad(frames, (0, 0, 0, 0, 0, 0, self.context - 1, 0))
-        past = [padded[:, index : index + count] for index in range(self.context)]
+        first = frames.shape[1] - count
+        past = [padded[:, first + index :][:, :count] for index in range(self.context)]
         return torch.cat(past, 3).flatten(0, 1)
 
     def prefill(
@@ -222,26 +223,32 @@ class Transformer(nn.Module):
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Process clean frames (B, F, N, D) like `forward`, from a time on.
 
+        Each layer is computed only for the frames on which the result depends.
+
         Returns:
-            Outputs of the newest frame, (B, N, D); keys and values of each layer,
-            (B, F, heads, N, D / heads).
+            Outputs of the newest frame, (B, N, D); of each layer the keys and values of the newest
+            f = min(F, C - 1) frames, which the next frame sees, (B, f, heads, N, D / heads).
         """
         batch, length, size, _ = clean.shape
         times = torch.arange(first_time, first_time + length, device=clean.device)
-        rotation = _repeat(self._rotation_of_frames(times), batch)
-        bias = _bias(sees.flatten(0, 1), size)
-        hidden, found = clean.flatten(0, 1), []
-        for block in self.each_block():
-            queries, keys, values = block.project(hidden, rotation)
-            found.append(
-                (
-                    keys.view(batch, length, *keys.shape[1:]),
-                    values.view(batch, length, *values.shape[1:]),
-                )
-            )
-            keys, values = self._with_past(keys, batch), self._with_past(values, batch)
-            hidden = block.combine(hidden, queries, keys, values, bias)
-        return self.norm(hidden.view(clean.shape)[:, -1]), found
+        kept = min(length, self.context - 1)
+        hidden, found = clean, []
+        for layer, block in enumerate(self.each_block()):
+            above = self.config.layers - 1 - layer
+            newest = min(length, above * (self.context - 1) + 1)
+            rotation = _repeat(self._rotation_of_frames(times[-hidden.shape[1] :]), batch)
+            parts = block.project(hidden.flatten(0, 1), rotation)
+            queries, keys, values = (part.unflatten(0, (batch, -1)) for part in parts)
+            found.append(tuple(part[:, part.shape[1] - kept :] for part in (keys, values)))
+            bias = _bias(sees[:, -newest:].flatten(0, 1), size)
+            hidden = block.combine(
+                hidden[:, -newest:].flatten(0, 1),
+                queries[:, -newest:].flatten(0, 1),
+                self._with_past(keys.flatten(0, 1), batch, newest),
+                self._with_past(values.flatten(0, 1), batch, newest),
+                bias,
+            ).unflatten(0, (batch, newest))
+        return self.norm(hidden[:, -1]), found
 
     def _rotation_of_frames(self, times: Tensor) -> tuple[Tensor, Tensor]:
         index = times % self.period
