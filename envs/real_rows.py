@@ -53,12 +53,9 @@ class RealRows:
 
     def restart(self, tokens: Tensor) -> None:
         """Begin all rows at first frames (B, K)."""
-        context = self.model.first_frames(tokens)
-        if self._num_fits == self.model.num_fits:  # to lay out the weights again would be slow
-            self._engine.reset_rows(torch.arange(len(tokens), device=tokens.device), context)
-        else:
-            self._engine.reset(context)
-            self._num_fits = self.model.num_fits
+        same = self._num_fits == self.model.num_fits
+        self._engine.reset(self.model.first_frames(tokens), same_weights=same)
+        self._num_fits = self.model.num_fits
 
     def restart_rows(self, rows: np.ndarray, tokens: Tensor) -> None:
         """Begin the R rows in `rows` at first frames (R, K) and leave the others alone."""

@@ -94,12 +94,18 @@ class Imagination:
         )
 
     @torch.inference_mode()
-    def reset(self, context: Context) -> None:
-        """Start all rows from a context of `num_rows` worlds."""
+    def reset(self, context: Context, *, same_weights: bool = False) -> None:
+        """Start all rows from a context of `num_rows` worlds.
+
+        Args:
+            context: As given.
+            same_weights: Keep the weights of the last `reset`, which is faster.
+        """
         if len(context) != self.num_rows:
             raise ShapeError(f"`context` must hold {self.num_rows} worlds, got {len(context)}")
         self._clock = self.context - 1
-        self._network = FrozenDynamics(self.dynamics, self._cache.keys.dtype)
+        if not (same_weights and self._ready):
+            self._network = FrozenDynamics(self.dynamics, self._cache.keys.dtype)
         self._ready = True
         shape = (self.num_rows, self.dynamics.frame_size, self.dynamics.config.transformer.width)
         self._outputs = torch.zeros(shape, device=self.tokens.device, dtype=self._cache.keys.dtype)

@@ -211,7 +211,7 @@ class Transformer(nn.Module):
         """
         if self.context == 1 and newest is None:
             return vectors
-        frames = vectors.unflatten(0, (batch, -1))
+        frames = vectors.view(batch, -1, *vectors.shape[1:])
         count = newest or frames.shape[1]
         padded = functional.pad(frames, (0, 0, 0, 0, 0, 0, self.context - 1, 0))
         first = frames.shape[1] - count
@@ -232,14 +232,16 @@ class Transformer(nn.Module):
         batch, length, size, _ = clean.shape
         times = torch.arange(first_time, first_time + length, device=clean.device)
         kept = min(length, self.context - 1)
-        hidden, found = clean, []
+        hidden = clean
+        found: list[tuple[Tensor, Tensor]] = []
         for layer, block in enumerate(self.each_block()):
             above = self.config.layers - 1 - layer
             newest = min(length, above * (self.context - 1) + 1)
             rotation = _repeat(self._rotation_of_frames(times[-hidden.shape[1] :]), batch)
             parts = block.project(hidden.flatten(0, 1), rotation)
-            queries, keys, values = (part.unflatten(0, (batch, -1)) for part in parts)
-            found.append(tuple(part[:, part.shape[1] - kept :] for part in (keys, values)))
+            queries, keys, values = (part.view(batch, -1, *part.shape[1:]) for part in parts)
+            first_kept = keys.shape[1] - kept
+            found.append((keys[:, first_kept:], values[:, first_kept:]))
             bias = _bias(sees[:, -newest:].flatten(0, 1), size)
             hidden = block.combine(
                 hidden[:, -newest:].flatten(0, 1),
@@ -247,7 +249,7 @@ class Transformer(nn.Module):
                 self._with_past(keys.flatten(0, 1), batch, newest),
                 self._with_past(values.flatten(0, 1), batch, newest),
                 bias,
-            ).unflatten(0, (batch, newest))
+            ).view(batch, newest, *clean.shape[2:])
         return self.norm(hidden[:, -1]), found
 
     def _rotation_of_frames(self, times: Tensor) -> tuple[Tensor, Tensor]:

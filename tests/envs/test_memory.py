@@ -142,7 +142,7 @@ def test_a_dream_of_what_happens_has_the_memory_of_what_happened(grid, exact, st
         return dataset.tokens[first + next(now)].unsqueeze(0)
 
     monkeypatch.setattr(dream._rows._imagination._sampler, "sample", what_happens)
-    shown = dream.reset()
+    shown: Any = dream.reset()
     for time in range(start, 20):
         np.testing.assert_array_equal(shown["observation"][0], memories[time]["observation"])
         np.testing.assert_allclose(shown["memory"][0], memories[time]["memory"], atol=1e-4)
@@ -170,7 +170,7 @@ def test_a_dreams_memory_belongs_to_its_row(fickle, grid):
     dream = ImaginedVecEnv(fickle, 8, 5, starts=grid.episodes, observation="tokens", memory=True)
     dream.action_space.seed(0)
     engine = dream._rows._imagination
-    shown = dream.reset()
+    shown: Any = dream.reset()
     np.testing.assert_array_equal(shown["memory"], engine.summary)
     ended = 0
     for _ in range(20):
@@ -210,7 +210,7 @@ def test_the_vector_wrapper_remembers_as_the_single_one(world, mode):
     singles = [TokenObservation(make(limit), model, mode, memory=True) for limit in limits]
     singles[0].action_space.seed(0)
     vec.seed(5)
-    shown = vec.reset()
+    shown: Any = vec.reset()
     expected = [env.reset(seed=5 + row)[0] for row, env in enumerate(singles)]
     ended = np.zeros(2, int)
     for _ in range(12):

@@ -130,6 +130,18 @@ def test_to_follow_frames_is_to_have_imagined_them():
     assert follower.network_passes == dreamer.network_passes
 
 
+def test_a_reset_takes_the_weights_as_they_are_or_keeps_the_last_ones():
+    engine, summaries = make_engine(make_dynamics()), []
+    for same_weights in (False, True, False):
+        engine.reset(make_context(1), same_weights=same_weights)
+        engine.step(drawn_actions(1)[0])
+        summaries.append(engine.summary)
+        with torch.no_grad():
+            engine.dynamics.positions += 1
+    assert torch.equal(summaries[0], summaries[1])
+    assert (summaries[0] - summaries[2]).abs().max() > 1e-3
+
+
 def changes(alter: Callable[[Context, int], None], frames: int) -> list[bool]:
     """Say of each frame of a context whether the summary changes with it."""
     dynamics = make_dynamics(context=3)
