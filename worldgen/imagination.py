@@ -274,6 +274,7 @@ class _Codes:
     def __init__(self, network: FrozenDynamics) -> None:
         self._network = network
         self.codes_of = network.codes_of
+        self.with_mean_numbers = network.with_mean_numbers
         self.guess = network.guess
         self.nearest_codes = network.nearest_codes
         self.live_entries = network.live_entries
