@@ -15,7 +15,7 @@ from worldgen.cli.train import Arguments
 from worldgen.cli.training import Checkpoints
 from worldgen.data.episode import EpisodeBuilder
 from worldgen.data.episodes import Episodes
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModel

@@ -16,7 +16,7 @@ from worldgen.cli.offline_judgement import OfflineJudgement
 from worldgen.cli.stages import Stages
 from worldgen.cli.training import Checkpoints
 from worldgen.data import import_minari
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModel
