@@ -19,7 +19,7 @@ from gymnasium import spaces
 
 from worldgen.config import Config, require
 from worldgen.dynamics import DynamicsConfig
-from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.spaces import leaves
 from worldgen.transformer import TransformerConfig
 from worldgen.world_model import WorldModelConfig

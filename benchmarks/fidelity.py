@@ -39,6 +39,8 @@ class Task:
     environment: EnvironmentSpec
     num_codes: int = 512
     """V of each learned codebook."""
+    mean_numbers: bool = False
+    """Whether numbers are dreamt as what the model expects of them, and not drawn."""
 
 
 def _minigrid(name: str, num_codes: int, *wrappers: str) -> Task:
@@ -53,8 +55,8 @@ TASKS = {
     "unlock-full": _minigrid("Unlock", 128, _FULL),
     "doorkey-6x6": _minigrid("DoorKey-6x6", 192),
     "doorkey-8x8": _minigrid("DoorKey-8x8", 192),
-    "cartpole": Task(environment=EnvironmentSpec(id="CartPole-v1")),
-    "pendulum": Task(environment=EnvironmentSpec(id="Pendulum-v1")),
+    "cartpole": Task(environment=EnvironmentSpec(id="CartPole-v1"), mean_numbers=True),
+    "pendulum": Task(environment=EnvironmentSpec(id="Pendulum-v1"), mean_numbers=True),
 }
 
 
@@ -140,7 +142,10 @@ def _settings(config: FidelityConfig, name: str, seed: int) -> dict[str, Any]:
 def _model_config(config: FidelityConfig, task: Task) -> WorldModelConfig:
     tokenizer = config.model.tokenizer
     quantizer = replace(tokenizer.quantizer, num_codes=task.num_codes)
-    return replace(config.model, tokenizer=replace(tokenizer, quantizer=quantizer))
+    sampler = config.model.sampler
+    if task.mean_numbers:
+        sampler = replace(sampler, numbers="mean")
+    return replace(config.model, tokenizer=replace(tokenizer, quantizer=quantizer), sampler=sampler)
 
 
 def _measure(config: FidelityConfig, name: str, seed: int, parts: Path) -> dict[str, Any]:

@@ -139,7 +139,10 @@ def _run(config: SampleEfficiencyConfig, task: Task, arm: str, seed: int) -> dic
 
     def evaluate(agent: BaseAlgorithm) -> AgentResult:
         policy = acting_policy(agent, _HELD_OUT_SEED)
-        return evaluate_agent(policy, task.environment, config.episodes, seed=_HELD_OUT_SEED)
+        result = evaluate_agent(policy, task.environment, config.episodes, seed=_HELD_OUT_SEED)
+        level = _level(result.success_rate, result.mean_return)
+        print(f"  {agent.num_timesteps:,} real environment steps: {level}", flush=True)
+        return result
 
     goal = Goal(success=config.success, mean_return=task.solved_return)
     curve = LearningCurve(evaluate, goal)
@@ -165,13 +168,16 @@ def _current(
 def _described(piece: dict[str, Any]) -> str:
     made, last = piece["settings"], piece["curve"][-1]
     end = "solved" if piece["solved"] else "not solved"
-    success = last["success"]
-    level = "" if success is None else f"success {success:.0%}, "
+    level = _level(last["success"], last["mean_return"])
     return (
         f"{made['task']}, {made['arm']}, seed {made['seed']}: {end} at {piece['real_steps']:,} "
         f"real environment steps in {piece['seconds']:.0f} s, {level}"
-        f"mean return {last['mean_return']:.2f}"
     )
+
+
+def _level(success: float | None, mean_return: float) -> str:
+    told = "" if success is None else f"success {success:.0%}, "
+    return f"{told}mean return {mean_return:.2f}"
 
 
 if __name__ == "__main__":

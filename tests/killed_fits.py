@@ -16,7 +16,8 @@ from worlds import DictWorld
 import worldgen
 from worldgen import Episodes, WorldModel, WorldModelConfig, training_state
 from worldgen.dynamics import DynamicsConfig
-from worldgen.dynamics_training import DynamicsTrainer, DynamicsTrainingConfig
+from worldgen.dynamics_trainer import DynamicsTrainer
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.tokenizer import QuantizerConfig, TokenizerConfig, autoencoder_training
 from worldgen.transformer import TransformerConfig
 

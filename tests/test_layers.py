@@ -27,6 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.actions",
             "worldgen.checkpoint",
             "worldgen.device",
+            "worldgen.dynamics_training_config",
             "worldgen.progress",
             "worldgen.transformer",
         }
@@ -35,8 +36,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"worldgen.diffusion", "worldgen.token_novelty", "worldgen.tokenizer"}),
     frozenset({"worldgen.code_space"}),
     frozenset({"worldgen.dynamics"}),
-    frozenset({"worldgen.event_recall", "worldgen.frozen_dynamics"}),
-    frozenset({"worldgen.dynamics_training", "worldgen.inspection", "worldgen.surprise"}),
+    frozenset({"worldgen.dynamics_loss", "worldgen.event_recall", "worldgen.frozen_dynamics"}),
+    frozenset({"worldgen.dynamics_trainer", "worldgen.inspection", "worldgen.surprise"}),
     frozenset({"worldgen.imagination"}),
     frozenset({"worldgen.fit_checkpoint", "worldgen.fit_log", "worldgen.remote_training"}),
     frozenset({"worldgen.dynamics_fit"}),

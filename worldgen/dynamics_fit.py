@@ -19,7 +19,8 @@ import torch
 
 from worldgen.data.token_dataset import TokenDataset
 from worldgen.dynamics import Dynamics
-from worldgen.dynamics_training import RECALL_STEPS, DynamicsTrainer, DynamicsTrainingConfig
+from worldgen.dynamics_trainer import RECALL_STEPS, DynamicsTrainer
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.fit_checkpoint import STATE_ERRORS, FitCheckpoint
 from worldgen.fit_log import FitLog
 from worldgen.progress import Progress

@@ -77,6 +77,7 @@ class FrozenDynamics:
             )
             for port, codes in zip(ports, seen, strict=True)
         ]
+        self._numbers = [port for port in ports if port.codebook.numbers]
         self.codes = torch.cat(rows)
         """(K, v) int64: the code that each logit of a position stands for."""
         if dynamics.config.process == "gaussian":
@@ -148,6 +149,23 @@ class FrozenDynamics:
         """Give the codes (B, K) of places (B, K) in the last dimension of logits."""
         codes = self.codes.expand(len(choices), -1, -1)
         return codes.gather(2, choices.unsqueeze(2)).squeeze(2)
+
+    def with_mean_numbers(self, codes: Tensor, weights: Tensor) -> Tensor:
+        """Replace codes (B, K) that stand for numbers by those nearest to the weights' means.
+
+        Args:
+            codes: Not changed.
+            weights: (B, K, v), not negative.
+        """
+        settled = codes.clone()
+        for port in self._numbers:
+            place, numbers = port.codebook.tokens, port.contents  # (V, P)
+            shares = weights[:, place, : len(numbers)]
+            mean = shares @ numbers / shares.sum(-1, keepdim=True)
+            # |m - c|^2 without the |m|^2 that no code changes.
+            distances = numbers.square().sum(-1) / 2 - mean @ numbers.T
+            settled[:, place] = distances.argmin(-1)
+        return settled
 
     def live_entries(self) -> Tensor:
         """(K, E) float32: 1 where the points of a position differ at all."""

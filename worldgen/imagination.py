@@ -99,7 +99,8 @@ class Imagination:
 
         Args:
             context: As given.
-            same_weights: Keep the weights of the last `reset`, which is faster.
+            same_weights: The network has not changed since the last `reset`: its weights are not
+                laid out again, which takes most of the time.
         """
         if len(context) != self.num_rows:
             raise ShapeError(f"`context` must hold {self.num_rows} worlds, got {len(context)}")
@@ -330,6 +331,7 @@ class _Codes:
     def __init__(self, network: FrozenDynamics) -> None:
         self._network = network
         self.codes_of = network.codes_of
+        self.with_mean_numbers = network.with_mean_numbers
         self.guess = network.guess
         self.nearest_codes = network.nearest_codes
         self.live_entries = network.live_entries

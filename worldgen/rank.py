@@ -29,7 +29,7 @@ from torch import Tensor
 
 from worldgen.checkpoint import write_json
 from worldgen.data.token_dataset import TokenDataset
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.errors import TrainingError, WorldgenError
 from worldgen.remote_training import (
     DATASET,

@@ -35,7 +35,7 @@ from torch import Tensor
 from worldgen import errors
 from worldgen.checkpoint import write_json
 from worldgen.config import require
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.errors import TrainingError, WorldgenError
 from worldgen.event_recall import recall
 from worldgen.training_state import load_state, save_state

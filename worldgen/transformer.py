@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -160,8 +161,8 @@ class Transformer(nn.Module):
         """Process windows of frames.
 
         Returns:
-            Outputs like `clean`, and of each layer the keys and values that each frame sees,
-            (B F, heads, C N, D / heads).
+            Outputs like `clean`, and of each layer the frames' own keys and values,
+            (B F, heads, N, D / heads).
         """
         shape = clean.shape
         times = torch.arange(shape[1], device=clean.device)
@@ -170,9 +171,9 @@ class Transformer(nn.Module):
         hidden, past = clean.flatten(0, 1), []
         for block in self.each_block():
             queries, keys, values = block.project(hidden, rotation)
+            past.append((keys, values))
             keys, values = self._with_past(keys, shape[0]), self._with_past(values, shape[0])
             hidden = block.combine(hidden, queries, keys, values, bias)
-            past.append((keys, values))
         return self.norm(hidden).view(shape), past
 
     def draft(
@@ -192,8 +193,10 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.each_block()):
             told = modulation[layer] if modulation else None
             queries, own_keys, own_values = block.project(made, rotation, told)
-            keys = torch.cat([past[layer][0][:rows], own_keys], 2)
-            values = torch.cat([past[layer][1][:rows], own_values], 2)
+            # Cut before frames are laid side by side: the gradient of a cut is of the whole.
+            keys, values = (self._with_past(part[:rows], shape[0]) for part in past[layer])
+            keys = torch.cat([keys, own_keys], 2)
+            values = torch.cat([values, own_values], 2)
             made = block.combine(made, queries, keys, values, bias, told)
         outputs: Tensor = self.norm(made).view(shape)
         return outputs
@@ -204,19 +207,16 @@ class Transformer(nn.Module):
             assert isinstance(block, Block)
             yield block
 
-    def _with_past(self, vectors: Tensor, batch: int, newest: int | None = None) -> Tensor:
-        """Lay each frame's last C frames side by side, of the newest M frames or of all.
+    def _with_past(self, vectors: Tensor, batch: int) -> Tensor:
+        """Lay each frame's last C frames side by side.
 
-        (B F, heads, N, d) -> (B M, heads, C N, d).
+        (B F, heads, N, d) -> (B F, heads, C N, d).
         """
-        if self.context == 1 and newest is None:
+        if self.context == 1:
             return vectors
         frames = vectors.view(batch, -1, *vectors.shape[1:])
-        count = newest or frames.shape[1]
-        padded = functional.pad(frames, (0, 0, 0, 0, 0, 0, self.context - 1, 0))
-        first = frames.shape[1] - count
-        past = [padded[:, first + index :][:, :count] for index in range(self.context)]
-        return torch.cat(past, 3).flatten(0, 1)
+        laid: Tensor = _LastFrames.apply(frames, self.context)  # type: ignore[no-untyped-call]
+        return laid.flatten(0, 1)
 
     def prefill(
         self, clean: Tensor, first_time: int, sees: Tensor
@@ -246,8 +246,8 @@ class Transformer(nn.Module):
             hidden = block.combine(
                 hidden[:, -newest:].flatten(0, 1),
                 queries[:, -newest:].flatten(0, 1),
-                self._with_past(keys.flatten(0, 1), batch, newest),
-                self._with_past(values.flatten(0, 1), batch, newest),
+                _last_frames(keys, self.context, newest).flatten(0, 1),
+                _last_frames(values, self.context, newest).flatten(0, 1),
                 bias,
             ).view(batch, newest, *clean.shape[2:])
         return self.norm(hidden[:, -1]), found
@@ -261,6 +261,35 @@ class Transformer(nn.Module):
 
 def _repeat(rotation: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, Tensor]:
     return rotation[0].repeat(batch, 1, 1, 1), rotation[1].repeat(batch, 1, 1, 1)
+
+
+class _LastFrames(torch.autograd.Function):
+    """Lay each frame's last C frames side by side, with zeros before the window.
+
+    (B, F, heads, N, d) -> (B, F, heads, C N, d). Of the slices that this is made of, autograd would
+    make a gradient of the whole window each, and add them up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, context: int) -> Tensor:
+        ctx.context, count = context, frames.shape[1]
+        return _last_frames(frames, context, count)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        parts, count = gradient.chunk(ctx.context, 3), gradient.shape[1]
+        total = parts[-1].clone()
+        for back in range(1, min(ctx.context, count)):
+            total[:, : count - back] += parts[-1 - back][:, back:]
+        return total, None
+
+
+def _last_frames(frames: Tensor, context: int, newest: int) -> Tensor:
+    """Lay side by side the last C frames of each of the newest M: (B, M, heads, C N, d)."""
+    padded = functional.pad(frames, (0, 0, 0, 0, 0, 0, context - 1, 0))
+    first = frames.shape[1] - newest
+    past = [padded[:, first + index :][:, :newest] for index in range(context)]
+    return torch.cat(past, 3)
 
 
 def _bias(sees: Tensor, frame_size: int) -> Tensor:

@@ -27,7 +27,7 @@ from worldgen.data.token_dataset import Context, TokenDataset
 from worldgen.device import resolve_device
 from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics, DynamicsConfig
-from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
 from worldgen.fitting import FitResult, fit_world_model
 from worldgen.imagination import Imagination

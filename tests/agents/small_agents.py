@@ -11,7 +11,7 @@ import worlds  # registers the ids
 from worldgen import Episodes, WorldModel, WorldModelConfig, collect
 from worldgen.agents import DreamPPO, PhaseCallback
 from worldgen.dynamics import DynamicsConfig
-from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.transformer import TransformerConfig
 
 GRID, VECTOR, DICT, IMAGE = (f"worlds/{name}-v0" for name in ("Grid", "Vector", "Dict", "Image"))

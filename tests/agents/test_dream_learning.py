@@ -6,7 +6,7 @@ from tests.agents.small_agents import DICT
 from worldgen import WorldModelConfig
 from worldgen.agents import DreamPPO, evaluate_agent
 from worldgen.dynamics import DynamicsConfig
-from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.transformer import TransformerConfig
 
 

@@ -27,7 +27,7 @@ from tests.agents.small_agents import (
 )
 from worldgen import EnvironmentSpec, Episodes, WorldModelConfig
 from worldgen.agents import DreamConfig, DreamPPO, SymbolicExtractor
-from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, SpaceError
 
 

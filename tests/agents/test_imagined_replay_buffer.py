@@ -24,7 +24,7 @@ from worldgen.agents import (
 )
 from worldgen.agents.replay_store import ReplayView
 from worldgen.agents.rollout_actions import rollout_actions
-from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, SpaceError
 
 SHORT = {

@@ -12,7 +12,7 @@ from benchmarks import offline
 from benchmarks.minigrid_player import collect_mixed
 from benchmarks.offline import OfflineBenchmark, main
 from worldgen.data import EnvironmentSpec
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.errors import ConfigError
 
 TINY = OfflineBenchmark(

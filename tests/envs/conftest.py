@@ -12,7 +12,7 @@ import worlds  # registers the ids
 
 from worldgen import Episodes, WorldModel, WorldModelConfig, collect
 from worldgen.dynamics import DynamicsConfig
-from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.transformer import TransformerConfig
 
 IDS = {

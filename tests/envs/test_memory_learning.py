@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from worldgen import Episodes, WorldModel, WorldModelConfig, collect
 from worldgen.agents import evaluate_agent
 from worldgen.dynamics import DynamicsConfig
-from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.envs import ImaginedVecEnv, TokenObservation
 from worldgen.transformer import TransformerConfig
 

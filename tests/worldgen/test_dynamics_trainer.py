@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worldgen import Episode, Episodes
 from worldgen.data.token_dataset import TokenDataset
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.errors import TrainingError
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from killed_fits import fit, new_model, some_episodes
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from worldgen import dynamics_fit, dynamics_training
+from worldgen import dynamics_fit, dynamics_trainer
 from worldgen.dynamics import Prediction
 from worldgen.event_recall import count_events, recall
 from worldgen.two_hot import TwoHot
@@ -70,7 +70,7 @@ def test_it_is_logged_now_and_then_and_goes_on_after_a_kill(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Over 8 gradient steps here."""
-    for module in (dynamics_fit, dynamics_training):
+    for module in (dynamics_fit, dynamics_trainer):
         monkeypatch.setattr(module, "RECALL_STEPS", 8)
     episodes = some_episodes()
 

@@ -15,7 +15,7 @@ from killed_fits import EVERY, GRADIENT_STEPS, KILLS, fit, new_model, some_episo
 from torch import Tensor
 
 from worldgen import Episodes, WorldModel
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.errors import CheckpointError
 from worldgen.training_state import load_state, save_state
 

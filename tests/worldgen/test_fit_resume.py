@@ -12,7 +12,8 @@ from worlds import GridWorld
 import worldgen
 from worldgen import WorldModel, WorldModelConfig
 from worldgen.dynamics import DynamicsConfig
-from worldgen.dynamics_training import DynamicsTrainer, DynamicsTrainingConfig
+from worldgen.dynamics_trainer import DynamicsTrainer
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import CheckpointError, TrainingError
 from worldgen.tokenizer import QuantizerConfig, TokenizerConfig
 from worldgen.training_state import load_state

@@ -11,7 +11,7 @@ from worldgen.codes import Codebook
 from worldgen.data.token_dataset import Context, Windows
 from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics, DynamicsConfig, NoisyPoints
-from worldgen.dynamics_training import denoising_loss, dynamics_loss
+from worldgen.dynamics_loss import denoising_loss, dynamics_loss
 from worldgen.imagination import Imagination
 from worldgen.transformer import TransformerConfig
 

@@ -13,7 +13,7 @@ from worlds import DictWorld, GridWorld, ImageWorld, VectorWorld
 import worldgen
 from worldgen import Episodes, SamplerConfig, WorldModel, WorldModelConfig
 from worldgen.dynamics import DynamicsConfig
-from worldgen.dynamics_training import DynamicsTrainingConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import CheckpointError, ConfigError, DatasetError, ShapeError, TrainingError
 from worldgen.tokenizer import QuantizerConfig, TokenizerConfig
 from worldgen.transformer import TransformerConfig

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stable_baselines3.common.callbacks import CallbackList
+
 from worldgen.agents import DreamPPO, train_offline
 from worldgen.agents.real_env import policy_name
+from worldgen.cli.run_curve import RunCurve
 from worldgen.cli.training import TRAINED, Checkpoints, finish_training, load_agent, save_agent
 from worldgen.data.episodes import Episodes
 from worldgen.run_folder import RunFolder
@@ -34,7 +37,8 @@ def train_offline_agent(folder: RunFolder, arguments: Arguments, episodes: Episo
         return agent
     left = arguments.rounds - agent.round
     if left:
-        train_offline(agent, left, Checkpoints(folder), progress_bar=True)
+        callback = CallbackList([Checkpoints(folder), RunCurve(folder, None, 0)])
+        train_offline(agent, left, callback, progress_bar=True)
     finish_training(agent, folder, rounds=agent.round)
     return agent
 

@@ -38,11 +38,13 @@ class RunCurve(PhaseCallback):
 
     Args:
         folder: Of the run.
-        environment: To play in.
+        environment: To play in; None of an offline training, which plays in none.
         episodes: How many a round; 0 for none.
     """
 
-    def __init__(self, folder: RunFolder, environment: EnvironmentSpec, episodes: int) -> None:
+    def __init__(
+        self, folder: RunFolder, environment: EnvironmentSpec | None, episodes: int
+    ) -> None:
         super().__init__()
         self._folder, self._environment, self._episodes = folder, environment, episodes
         self._metrics: dict[str, float] = {}
@@ -69,12 +71,12 @@ class RunCurve(PhaseCallback):
         }
         self._metrics = {}
         earlier = [e for e in _entries(self._folder) if e["round"] < agent.round]
-        if self._episodes and _is_best(entry, earlier):
+        if "mean_return" in entry and _is_best(entry, earlier):
             shutil.copyfile(self._folder.agent, self._folder.best_agent)
         write_json(self._folder.curve, [*earlier, entry])
 
     def _played(self, agent: DreamPPO) -> dict[str, Any]:
-        if not self._episodes:
+        if self._environment is None or not self._episodes:
             return {}
         label = f"round {agent.round}: held out"
         with Progress(label, self._episodes, unit="episodes") as bar:

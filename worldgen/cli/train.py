@@ -125,7 +125,6 @@ def run(arguments: Arguments) -> None:
     print(f"run      {folder.path}", flush=True)
     agent = train_agent(folder, arguments)
     report = Judgement(folder, agent, arguments).run()
-    _write_page(folder, report)
     show_results(folder, report)
 
 
@@ -139,9 +138,10 @@ def refuse_unused_steps(model: WorldModelConfig) -> None:
 
 
 def show_results(folder: RunFolder, report: dict[str, Any]) -> None:
-    """Print the table of a run, and what it has left behind."""
+    """Write the page of a run, print its table and what it has left behind."""
     from worldgen.cli.summaries import results_table
 
+    _write_page(folder, report)
     console = Console(highlight=False)
     console.print()
     console.print(results_table(report, folder.times()))

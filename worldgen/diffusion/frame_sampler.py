@@ -53,6 +53,9 @@ class FrameNetwork(Protocol):
     def codes_of(self, choices: Tensor) -> Tensor:
         """Give the codes of places (B, K) in the last dimension of logits."""
 
+    def with_mean_numbers(self, codes: Tensor, weights: Tensor) -> Tensor:
+        """Put codes (B, K) that stand for numbers at the means of weights (B, K, v)."""
+
     def guess(self, weights: Tensor) -> Guess:
         """Give the moments of the codes' points with weights (B, K, v)."""
 
@@ -104,7 +107,11 @@ class MaskedSampler:
 
     def _draw(self, frame: FrameNetwork, logits: Tensor) -> tuple[Tensor, Tensor]:
         choices, probability = draw_tokens(logits, self.config, self.generator)
-        return frame.codes_of(choices), probability
+        codes = frame.codes_of(choices)
+        if self.config.numbers == "mean":
+            weights = kept_probabilities(logits, self.config, temperature=1.0)
+            codes = frame.with_mean_numbers(codes, weights)
+        return codes, probability
 
 
 class GaussianSampler:

@@ -26,6 +26,10 @@ class SamplerConfig(Config):
     min_probability_ratio: float = 0.1
     """Tokens under this share of the most likely token's probability are never drawn, so that
     a long dream does not collect the tails of many sure predictions."""
+    numbers: Literal["drawn", "mean"] = "drawn"
+    """Masked diffusion, codes that stand for real numbers: drawn like all others, or the code
+    nearest to the mean of what the network expects, without the scatter of its doubts. A world
+    of chance is then dreamt as its mean."""
     order: Literal["random", "confidence"] = "random"
     """Masked diffusion: which tokens are kept first; by confidence tends to copy the previous
     frame."""
@@ -52,7 +56,11 @@ class SamplerConfig(Config):
         require(self.temperature >= 0, "temperature", "be at least 0", self.temperature)
         ratio = self.min_probability_ratio
         require(0 <= ratio <= 1, "min_probability_ratio", "be in [0, 1]", ratio)
-        for name, values in (("order", ("random", "confidence")), ("solver", ("euler", "heun"))):
+        for name, values in (
+            ("numbers", ("drawn", "mean")),
+            ("order", ("random", "confidence")),
+            ("solver", ("euler", "heun")),
+        ):
             value = getattr(self, name)
             require(value in values, name, f"be {values[0]!r} or {values[1]!r}", value)
         flight = self.frames_in_flight

@@ -15,8 +15,11 @@ from worldgen.evaluation.page_parts import data_url, line_chart, page, table
 
 __all__ = ["run_page"]
 
-_REAL = "real environment steps"
-_FILMS = {"agent": "An episode of the agent's", "random": "An episode of the random policy's"}
+_FILMS = {
+    "agent": "An episode of the agent's",
+    "random": "An episode of the random policy's",
+    "held_out": "An episode of the dataset's that nothing was learnt from",
+}
 
 
 def run_page(
@@ -31,14 +34,22 @@ def run_page(
     """Write the page.
 
     Args:
-        report: As in report.json.
+        report: As in report.json; of an offline training, where it tells of a dataset.
         curve: As in curve.json.
         results: Label and value, the rows of the table.
         films: Name -> GIF.
         record: As in run.json.
         settings: As in config.json.
     """
-    title = f"{report['environment']['id']}, seed {report['seed']}"
+    offline = "dataset" in report
+    name = settings["dataset"] if offline else report["environment"]["id"]
+    title = f"{name}{', offline' if offline else ''}, seed {report['seed']}"
+    rounds = (
+        "A point for each round: fit, dream."
+        if offline
+        else "A point for each round: collect, fit, dream. Success and return are those of "
+        "held-out seeds in the real environment."
+    )
     body = [
         *_facts(record),
         '<nav><a href="#results">results</a><a href="#training">training</a>'
@@ -47,10 +58,9 @@ def run_page(
         '<h2 id="results">Results</h2>',
         table(results),
         '<h2 id="training">Training</h2>',
-        '<p class="quiet">A point for each round: collect, fit, dream. Success and return are '
-        "those of held-out seeds in the real environment.</p>",
+        f'<p class="quiet">{rounds}</p>',
         '<div class="charts">',
-        *_training(report, curve),
+        *_training(report, curve, "round" if offline else "real_environment_steps"),
         '</div><h2 id="fidelity">How far the dream can be trusted</h2>',
         '<p class="quiet">Shares of open-loop dreams that were right in every step so far, by the '
         "number of environment steps since they left the real episode.</p>",
@@ -86,13 +96,14 @@ def _pretty(values: Mapping[str, Any]) -> str:
     return html.escape(json.dumps(values, indent=2))
 
 
-def _points(
-    curve: Sequence[Mapping[str, Any]], key: str, by: str = "real_environment_steps"
-) -> list[tuple[float, float]]:
+def _points(curve: Sequence[Mapping[str, Any]], key: str, by: str) -> list[tuple[float, float]]:
     return [(float(e[by]), float(e[key])) for e in curve if e.get(key) is not None]
 
 
-def _training(report: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _training(
+    report: Mapping[str, Any], curve: Sequence[Mapping[str, Any]], by: str
+) -> Iterator[str]:
+    label = by.replace("_", " ")
     for title, key, share in (
         ("Success on held-out seeds", "success_rate", True),
         ("Mean return on held-out seeds", "mean_return", False),
@@ -102,43 +113,43 @@ def _training(report: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> 
             for name, arm in (("random", "random"), ("PPO, as many real steps", "ppo"))
             if report.get(arm) and report[arm].get(key) is not None
         }
-        points = {"agent": _points(curve, key)}
+        points = {"agent": _points(curve, key, by)}
         if points["agent"]:
-            yield line_chart(title, _REAL, points, share=share, levels=levels)
+            yield line_chart(title, label, points, share=share, levels=levels)
     by_time = _points(curve, "mean_return", "training_seconds")
     yield line_chart("Mean return by the clock", "seconds of training", {"agent": by_time})
     dreams = {
-        name: _points(curve, f"dream/ep_{key}_mean")
+        name: _points(curve, f"dream/ep_{key}_mean", by)
         for name, key in (("task", "rew"), ("bonus for novelty", "bonus"))
     }
     yield line_chart(
-        "Return of dreams", _REAL, {name: points for name, points in dreams.items() if points}
+        "Return of dreams", label, {name: points for name, points in dreams.items() if points}
     )
     yield line_chart(
         "World model: loss of a token, in nats",
-        _REAL,
-        {"token loss": _points(curve, "dynamics/token_loss")},
+        label,
+        {"token loss": _points(curve, "dynamics/token_loss", by)},
     )
     foreseen = {
-        f"after {name.rsplit('_', 1)[-1]}": _points(curve, name)
+        f"after {name.rsplit('_', 1)[-1]}": _points(curve, name, by)
         for entry in curve[-1:]
         for name in entry
         if name.startswith("unseen/")
     }
     yield line_chart(
         "Dreams of new episodes that were right",
-        _REAL,
+        label,
         foreseen,
         share=True,
     )
-    yield line_chart("Memory in MiB", _REAL, {"resident": _points(curve, "resident_mib")})
+    yield line_chart("Memory in MiB", label, {"resident": _points(curve, "resident_mib", by)})
     recalls = {
-        name: _points(curve, f"dynamics/{key}_recall")
+        name: _points(curve, f"dynamics/{key}_recall", by)
         for name, key in (("rewards", "rewarding"), ("ends", "terminating"))
     }
     yield line_chart(
         "World model: recall in training",
-        _REAL,
+        label,
         {name: points for name, points in recalls.items() if points},
         share=True,
     )

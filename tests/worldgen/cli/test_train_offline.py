@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 from worlds import GridWorld
 
-from tests.worldgen.cli.short_runs import DREAM, Killed, kill_at
+from tests.worldgen.cli.short_runs import DREAM, Killed, kill_at, number_of_films
 from worldgen import Episodes
 from worldgen.agents import DreamPPO
 from worldgen.cli.offline_judgement import OfflineJudgement
 from worldgen.cli.stages import Stages
 from worldgen.cli.training import Checkpoints
 from worldgen.data import import_minari
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModel
@@ -92,6 +92,19 @@ def test_a_run_leaves_everything_that_it_promises(finished, dataset):
     ):
         assert part in ended.out
     assert not list(folder.rglob("*.tmp"))
+
+
+def test_the_page_stands_alone_and_shows_the_run(finished, dataset):
+    run = RunFolder.open(finished[0])
+    curve = read(run.curve)
+    assert [entry["round"] for entry in curve] == [1, 2]
+    assert not {"success_rate", "mean_return"} & curve[-1].keys(), "nobody played while training"
+    assert not run.best_agent.exists()
+    text = run.page.read_text()
+    assert number_of_films(text) == 1
+    for part in (f"{dataset}, offline, seed 0", "World model: loss of a token", "Right so far"):
+        assert part in text
+    assert text.count("<polyline") >= 5
 
 
 def test_the_environment_is_not_touched_before_the_end(train, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from worldgen.data.episodes import Episodes
-from worldgen.dynamics_training import DynamicsTrainer
+from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
 from worldgen.world_model import WorldModel
 

@@ -1,11 +1,7 @@
 """Training of the dynamics on windows of tokenized episodes.
 
 Classes:
-    DynamicsTrainingConfig, DynamicsLoss, DynamicsTrainer.
-
-Functions:
-    dynamics_loss: the loss of one batch, a pure function of prediction and target.
-    denoising_loss: its part for drafts in Gaussian diffusion.
+    DynamicsTrainer.
 """
 
 from __future__ import annotations
@@ -19,28 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.nn import functional
 
-from worldgen.config import Config, require
 from worldgen.data.token_dataset import TokenDataset, Windows
-from worldgen.diffusion.gaussian_diffusion import draw_noise_levels, loss_weight
+from worldgen.diffusion.gaussian_diffusion import draw_noise_levels
 from worldgen.diffusion.masked_diffusion import mask_tokens
 from worldgen.dynamics import Dynamics, NoisyPoints, PointPrediction, Prediction
+from worldgen.dynamics_loss import DynamicsLoss, denoising_loss, dynamics_loss
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import TrainingError
 from worldgen.event_recall import NUM_COUNTS, count_events, recall
-from worldgen.two_hot import TwoHot
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = [
-    "RECALL_STEPS",
-    "DynamicsLoss",
-    "DynamicsTrainer",
-    "DynamicsTrainingConfig",
-    "denoising_loss",
-    "dynamics_loss",
-]
+__all__ = ["RECALL_STEPS", "DynamicsTrainer"]
 
 RECALL_STEPS = 200
 """Gradient steps over which the recall on rewards and ends is taken."""
@@ -51,177 +39,6 @@ _UNSEEN_OF_EVERY_SECOND = 0.8
 """Share of every second frame that is hidden, in windows with hidden frames."""
 _UNCHECKED_STEPS = 20
 """Gradient steps between two looks at the losses on a GPU, where each look waits for it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DynamicsTrainingConfig(Config):
-    """How the dynamics learn."""
-
-    gradient_steps: int = 2000
-    """Of one call of `fit`."""
-    batch_size: int = 8
-    """B, windows a gradient step."""
-    window: int = 0
-    """T, frames of a window; 0 means C and half of it, so that most frames have their whole
-    context, and the earlier ones stand for the beginning of an episode."""
-    learning_rate: float = 2e-3
-    """Peak of the rate; it warms up and falls along a cosine in each call of `fit`."""
-    final_rate: float = 0.05
-    """Rate at the end, as a share of the peak."""
-    weight_decay: float = 0.01
-    """Decoupled from the gradient."""
-    max_gradient_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    ema_decay: float = 0.995
-    """Of the moving average of the weights, which is what a fit leaves behind."""
-    event_share: float = 0.25
-    """Share of windows placed around rewarding or terminating transitions."""
-    hard_share: float = 0.5
-    """Share of windows placed around transitions whose loss was high when last seen."""
-    draft_share: float = 0.25
-    """Share of windows in which partly known next frames are refined as well, as in the second
-    and further denoising passes."""
-    unseen_share: float = 0.5
-    """Share of windows with frames that the network does not see, where two frames may be in
-    flight; these windows have no drafts."""
-    log_sigma_mean: float = 0.0
-    """Gaussian diffusion: mean of the logarithm of the drafts' noise levels (EDM: -1.2)."""
-    log_sigma_std: float = 1.2
-    """Gaussian diffusion: its standard deviation."""
-    corrupted_share: float = 0.03
-    """Mean share of past tokens replaced by tokens of other frames, so that dreams survive
-    their own mistakes."""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name in ("gradient_steps", "window"):
-            require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
-        require(self.window != 1, "window", "be 0 or at least 2", self.window)
-        require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
-        require(self.log_sigma_std > 0, "log_sigma_std", "be over 0", self.log_sigma_std)
-        require(self.learning_rate > 0, "learning_rate", "be over 0", self.learning_rate)
-        require(0 <= self.ema_decay < 1, "ema_decay", "be in [0, 1)", self.ema_decay)
-        for name in (
-            "event_share",
-            "hard_share",
-            "draft_share",
-            "unseen_share",
-            "corrupted_share",
-            "final_rate",
-        ):
-            value = getattr(self, name)
-            require(0 <= value <= 1, name, "be in [0, 1]", value)
-        share = self.event_share + self.hard_share
-        require(share <= 1, "event_share + hard_share", "be at most 1", share)
-
-
-@dataclass(frozen=True)
-class DynamicsLoss:
-    """Parts of the loss, scalars; `total` is what is minimised."""
-
-    tokens: Tensor
-    """Cross-entropy of the tokens from a next frame that is all masked, in nats a token."""
-    drafts: Tensor
-    """Cross-entropy of the masked tokens of drafts, in nats a token; in Gaussian diffusion the
-    weighted squared error of their points."""
-    reward: Tensor
-    """Cross-entropy of the reward's bins, in nats a transition."""
-    termination: Tensor
-    """Binary cross-entropy, in nats a transition."""
-    transitions: Tensor
-    """(B, T - 1) float32: tokens, summed, and termination of each transition. The reward is left
-    out: its size may depend on what no observation shows, and would then never be learned."""
-
-    @property
-    def total(self) -> Tensor:
-        """Sum of the parts."""
-        return self.tokens + self.drafts + self.reward + self.termination
-
-
-def dynamics_loss(
-    first: Prediction,
-    drafts: Prediction | None,
-    windows: Windows,
-    masked: Tensor | None,
-    two_hot: TwoHot,
-) -> DynamicsLoss:
-    """Score predictions of frames 1..T-1.
-
-    Means are over all places, those with nothing to predict (an episode's first frames) counting
-    as 0: so a batch's loss is the mean of the losses of its parts.
-
-    Args:
-        first: (B, T - 1), of the first pass.
-        drafts: (R, T - 1), of drafts of the first R windows.
-        windows: The targets, B windows of T frames.
-        masked: (R, T - 1, K) bool, the tokens of the drafts to score.
-        two_hot: Of the reward head.
-    """
-    follows = windows.follows
-    tokens = _cross_entropy(first, windows.tokens[:, 1:])
-    reward, termination = _outcome_losses(first, windows, two_hot)
-    transitions = tokens.sum(-1) + termination
-    made = tokens.new_zeros(())
-    if drafts is not None and masked is not None:
-        part = windows.rows(slice(len(masked)))
-        scored = masked & part.follows.unsqueeze(-1)
-        by_token = _cross_entropy(drafts, part.tokens[:, 1:]) * scored
-        # A mean over the masked tokens of each frame, whatever their number.
-        by_frame = by_token.sum(-1) / masked.sum(-1)
-        outcomes = sum(_outcome_losses(drafts, part, two_hot))
-        by_window = (by_frame + outcomes * part.follows).mean(1)
-        made = by_window.sum() / len(follows)
-    return DynamicsLoss(
-        (tokens.mean(-1) * follows).mean(),
-        made,
-        (reward * follows).mean(),
-        (termination * follows).mean(),
-        (transitions * follows).detach(),
-    )
-
-
-def denoising_loss(
-    drafts: PointPrediction, windows: Windows, noisy: NoisyPoints, dynamics: Dynamics, batch: int
-) -> Tensor:
-    """Score denoised points of the first R windows of a batch, with reward and termination.
-
-    Eq. 2 of EDM with the weight of its Table 1; a mean over a frame's live entries.
-
-    Args:
-        drafts: (R, T - 1).
-        windows: The targets, B windows of T frames.
-        noisy: (R, T - 1), what the drafts were made of.
-        dynamics: Knows the points.
-        batch: B.
-    """
-    part = windows.rows(slice(len(noisy.sigma)))
-    error = (drafts.denoised - dynamics.points_of(part.tokens[:, 1:])).square()
-    # Each position weighs the same, however many entries of its points are live.
-    by_frame = (error.sum(-1) / dynamics.code_space.live.sum(-1).clamp(min=1)).mean(-1)
-    outcomes = sum(_outcome_losses(drafts, part, dynamics.two_hot))
-    by_window = ((by_frame * loss_weight(noisy.sigma) + outcomes) * part.follows).mean(1)
-    return by_window.sum() / batch
-
-
-def _cross_entropy(prediction: Prediction, tokens: Tensor) -> Tensor:
-    return functional.cross_entropy(
-        prediction.token_logits.float().flatten(0, 2), tokens.flatten(), reduction="none"
-    ).view(tokens.shape)
-
-
-def _outcome_losses(
-    prediction: Prediction | PointPrediction, windows: Windows, two_hot: TwoHot
-) -> tuple[Tensor, Tensor]:
-    """Losses of reward and termination, (B, T - 1) each."""
-    reward = -(
-        two_hot.encode(windows.rewards[:, 1:]) * prediction.reward_logits.float().log_softmax(-1)
-    ).sum(-1)
-    termination = functional.binary_cross_entropy_with_logits(
-        prediction.termination_logits.float(),
-        windows.terminated[:, 1:].float(),
-        reduction="none",
-    )
-    return reward, termination
 
 
 class DynamicsTrainer:

@@ -1,0 +1,76 @@
+"""`FrozenDynamics`, where it does more than repeat `Dynamics`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from worldgen.actions import ActionCodec
+from worldgen.codes import Codebook
+from worldgen.data.token_dataset import Context
+from worldgen.diffusion.sampler_config import SamplerConfig
+from worldgen.dynamics import Dynamics, DynamicsConfig
+from worldgen.frozen_dynamics import FrozenDynamics
+from worldgen.imagination import Imagination
+from worldgen.transformer import TransformerConfig
+
+NAMES = Codebook(4, 0, 2, num_features=3, numbers=False)
+NUMBERS = Codebook(9, 2, 2, num_features=2, numbers=True)
+ROWS = 5
+
+
+def make_dynamics() -> Dynamics:
+    torch.manual_seed(0)
+    config = DynamicsConfig(
+        context=2, precision="float32", transformer=TransformerConfig(width=16, layers=1, heads=2)
+    )
+    dynamics = Dynamics(config, (NAMES, NUMBERS), ActionCodec(spaces.Discrete(3)))
+    dynamics.set_code_contents([torch.randn(4, 3), torch.randn(9, 2) * 0.05])
+    dynamics.set_seen_codes(torch.stack([torch.arange(9) % 3, *[torch.arange(9) % 3] * 3], 1))
+    return dynamics.eval()
+
+
+def engine(dynamics: Dynamics, seed: int, **settings: object) -> Imagination:
+    generator = torch.Generator().manual_seed(seed)
+    imagination = Imagination(dynamics, ROWS, SamplerConfig(**settings), generator)
+    tokens = torch.zeros(ROWS, 2, 4, dtype=torch.int64)
+    actions = torch.ones(ROWS, 2, 1, dtype=torch.int64)
+    imagination.reset(Context(tokens, actions, torch.ones(ROWS, 2, dtype=torch.bool)))
+    return imagination
+
+
+def test_numbers_are_put_at_the_mean_and_names_are_left_alone() -> None:
+    dynamics = make_dynamics()
+    network = FrozenDynamics(dynamics, torch.float32)
+    codes = torch.randint(3, (ROWS, 4))
+    weights = torch.rand(ROWS, 4, 9)
+    settled = network.with_mean_numbers(codes, weights)
+    assert torch.equal(settled[:, :2], codes[:, :2])
+    contents = list(dynamics.each_port())[1].contents.numpy()
+    for row in range(ROWS):
+        for position in (2, 3):
+            mean = np.average(contents, axis=0, weights=weights[row, position].numpy())
+            nearest = np.square(contents - mean).sum(1).argmin()
+            assert int(settled[row, position]) == nearest
+
+
+def test_dreams_of_mean_numbers_have_no_scatter_in_them() -> None:
+    dynamics = make_dynamics()
+    actions = torch.ones(ROWS, 1, dtype=torch.int64)
+    drawn, mean = (
+        [engine(dynamics, seed, numbers=numbers).step(actions).tokens for seed in range(3)]
+        for numbers in ("drawn", "mean")
+    )
+    assert not torch.equal(drawn[0][:, 2:], drawn[1][:, 2:])
+    assert torch.equal(mean[0][:, 2:], mean[1][:, 2:])
+    assert torch.equal(mean[1][:, 2:], mean[2][:, 2:])
+    assert not torch.equal(mean[0][:, :2], mean[1][:, :2]), "names are drawn as before"
+
+
+def test_mean_numbers_go_with_more_denoising_steps() -> None:
+    dynamics = make_dynamics()
+    actions = torch.ones(ROWS, 1, dtype=torch.int64)
+    tokens = engine(dynamics, 0, numbers="mean", denoising_steps=3).step(actions).tokens
+    assert tokens.shape == (ROWS, 4)
+    assert int(tokens[:, 2:].max()) < 9
