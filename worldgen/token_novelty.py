@@ -62,7 +62,7 @@ class TokenNovelty:
         self._episode = dataset.episode
         self._remember(dataset)
         episodes = torch.bincount(self._things, minlength=self._size).float()
-        sights, trials = episodes.split([self._num_codes, self._size - self._num_codes])
+        sights, trials = episodes[: self._num_codes], episodes[self._num_codes :]
         self.worth = torch.where(sights > 0, 1 / sights.clamp(min=1), 0.0)
         """(V,) float32, of each code of all codebooks."""
         known = (sights > 0).repeat_interleave(self._num_actions)
@@ -80,7 +80,7 @@ class TokenNovelty:
         things = torch.cat([part.flatten() for part, _ in happened])
         at = torch.cat([part.flatten() for _, part in happened])
         keys = dataset.episode[at] * self._size + things
-        distinct, place = keys.unique(return_inverse=True)
+        distinct, place = torch.unique(keys, return_inverse=True)
         self._at = torch.full_like(distinct, dataset.num_frames)
         self._at.scatter_reduce_(0, place, at, "amin")
         self._things = distinct % self._size
