@@ -38,7 +38,8 @@ SHORT = {
 
 
 def make_agent(env: Any = GRID, policy: str | None = None, **arguments: Any) -> DreamPPO:
-    arguments = {"seed": 0, "device": "cpu", "model_config": TINY, **SHORT, **arguments}
+    usual = {"seed": 0, "device": "cpu", "model_config": TINY, "n_envs": 8, **SHORT}
+    arguments = {**usual, **arguments}
     return DreamPPO(
         policy or ("MultiInputPolicy" if env == DICT else "MlpPolicy"), env, **arguments
     )

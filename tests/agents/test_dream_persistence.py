@@ -116,7 +116,9 @@ def test_a_resumed_agent_does_not_meet_its_first_episodes_again(tmp_path):
     agent = make_agent().learn(64)
     agent.save(tmp_path / "agent.zip")
     episodes = agent.episodes.subset(range(len(agent.episodes)))
-    loaded = DreamPPO.load(tmp_path / "agent.zip", env=GRID, device="cpu", episodes=episodes)
+    loaded = DreamPPO.load(
+        tmp_path / "agent.zip", env=GRID, device="cpu", episodes=episodes, n_envs=8
+    )
     loaded.learn(32, reset_num_timesteps=False)
     firsts = [e.observations["observation"][0].tobytes() for e in loaded.episodes]
     assert set(firsts[:8]).isdisjoint(firsts[-8:])
