@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from benchmarks.interquartile import estimate, interquartile_mean
 from benchmarks.results import markdown_table, write_json
@@ -263,6 +264,9 @@ def _figure(runs: Runs, key: str, label: str) -> bytes:
         axes.set_title(f"{task}: {value.replace('_', ' ')}", fontsize=10)
         axes.set_xlabel(label)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         if goal is None:
             axes.set_ylim(-0.02, 1.02)
         axes.grid(color=GRID, linewidth=0.6)
