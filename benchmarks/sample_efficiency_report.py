@@ -265,7 +265,7 @@ def _figure(runs: Runs, key: str, label: str) -> bytes:
         axes.set_xlabel(label)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         if goal is None:
             axes.set_ylim(-0.02, 1.02)
