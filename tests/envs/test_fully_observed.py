@@ -19,6 +19,7 @@ from minigrid.wrappers import FullyObsWrapper, ImgObsWrapper
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
+from tests.envs.checker_advice import OF_RENDERING, OF_SPACES
 from worldgen import WorldModel, WorldModelConfig, collect
 from worldgen.agents import SymbolicExtractor
 from worldgen.data import EnvironmentSpec
@@ -40,13 +41,7 @@ IDS = (
 )
 WRAPPER = "worldgen.envs:FullyObservedMiniGrid"
 PICK_UP, DROP, TOGGLE, FORWARD = 3, 4, 5, 2
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*upper and lower bounds are not in .0, 255."),
-    pytest.mark.filterwarnings("ignore:.*The minimal resolution for an image is 36x36"),
-    pytest.mark.filterwarnings("ignore:.*different from the unwrapped version"),
-    pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes"),
-    pytest.mark.filterwarnings("ignore:.*No render modes was declared"),
-]
+pytestmark = [*OF_SPACES, *OF_RENDERING]
 
 
 @functools.cache

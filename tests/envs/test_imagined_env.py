@@ -10,16 +10,12 @@ from gymnasium.utils.env_checker import check_env
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
+from tests.envs.checker_advice import OF_SPACES
 from worldgen.envs import IMAGINED_ID, ImaginedEnv
 from worldgen.errors import ConfigError, SpaceError
 
 MODES = ("decoded", "tokens", "embeddings")
-# Both checkers advise what a copy of a given environment cannot choose.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*The minimal resolution for an image is 36x36"),
-    pytest.mark.filterwarnings("ignore:.*upper and lower bounds are not in .0, 255."),
-    pytest.mark.filterwarnings("ignore:.*different from the unwrapped version"),
-]
+pytestmark = OF_SPACES
 
 
 @pytest.mark.parametrize("mode", MODES)

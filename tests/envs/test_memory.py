@@ -18,6 +18,7 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from tests.envs.checker_advice import OF_RENDERING, OF_SHAPES, OF_SPACES
 from worldgen import Episodes, Tokenizer, WorldModel, WorldModelConfig
 from worldgen.data.token_dataset import Context
 from worldgen.dynamics import DynamicsConfig
@@ -28,15 +29,7 @@ from worldgen.transformer import TransformerConfig
 
 MODES = ("decoded", "tokens", "embeddings")
 CONTEXT, LAYERS = 3, 2
-# Both checkers advise what a copy of a given environment cannot choose.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*The minimal resolution for an image is 36x36"),
-    pytest.mark.filterwarnings("ignore:.*upper and lower bounds are not in .0, 255."),
-    pytest.mark.filterwarnings("ignore:.*different from the unwrapped version"),
-    pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes"),
-    pytest.mark.filterwarnings("ignore:.*No render modes was declared"),
-    pytest.mark.filterwarnings("ignore:.*unconventional shape"),
-]
+pytestmark = [*OF_SPACES, *OF_RENDERING, *OF_SHAPES]
 
 
 @functools.cache

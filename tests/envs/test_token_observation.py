@@ -14,20 +14,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from tests.envs.checker_advice import OF_RENDERING, OF_SHAPES, OF_SPACES
 from worldgen import Tokenizer, WorldModel, collect
 from worldgen.envs import ImaginedVecEnv, TokenObservation, VecTokenObservation
 from worldgen.envs.observation_view import standardised_vectors
 from worldgen.errors import ConfigError, SpaceError
 
 MODES = ("tokens", "embeddings", "decoded")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*The minimal resolution for an image is 36x36"),
-    pytest.mark.filterwarnings("ignore:.*upper and lower bounds are not in .0, 255."),
-    pytest.mark.filterwarnings("ignore:.*different from the unwrapped version"),
-    pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes"),
-    pytest.mark.filterwarnings("ignore:.*No render modes was declared"),
-    pytest.mark.filterwarnings("ignore:.*unconventional shape"),
-]
+pytestmark = [*OF_SPACES, *OF_RENDERING, *OF_SHAPES]
 
 
 def batch_of_one(observation: Any) -> Any:
