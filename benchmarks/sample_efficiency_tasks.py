@@ -106,13 +106,12 @@ def _of_reals() -> WorldModelConfig:
 TASKS = {
     "doorkey-5x5": Task(
         environment=_doorkey(5),
-        dream_ppo=DreamArm(budget=20_000, loop=DreamConfig()),
     ),
     "doorkey-6x6": Task(
         environment=_doorkey(6),
         budget=400_000,
         evaluate_every=4_096,
-        dream_ppo=DreamArm(budget=40_000, loop=DreamConfig()),
+        dream_ppo=DreamArm(budget=40_000),
     ),
     "doorkey-8x8": Task(
         environment=_doorkey(8),
@@ -125,7 +124,6 @@ TASKS = {
     ),
     "doorkey-5x5-rgb": Task(
         environment=_doorkey(5, "minigrid.wrappers:RGBImgPartialObsWrapper"),
-        dream_ppo=DreamArm(budget=20_000, loop=DreamConfig()),
     ),
     "cartpole": Task(
         environment=EnvironmentSpec(id="CartPole-v1"),

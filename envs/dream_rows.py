@@ -65,8 +65,7 @@ class DreamRows:
         sampler: How frames are sampled; None takes the model's.
         novelty: Weight of the bonus that `TokenNovelty` gives.
         start_config: Which moments rows begin at.
-        memory: Whether `memory` will be asked for. Rows then begin with all the past that it
-            depends on.
+        memory: Whether there is a `memory`. Rows then begin with all the past that it depends on.
         seed: Of the starts and of the dreams.
 
     Raises:
@@ -93,6 +92,7 @@ class DreamRows:
         if not model.is_fitted:
             raise ConfigError("the model has not been trained: call `model.fit(episodes)` first")
         self.model, self.horizon = model, horizon
+        self._has_memory = memory
         self._context_length = model.dynamics.reach if memory else model.config.context
         self._imagination = model.imagination(num_rows, sampler=sampler, seed=seed)
         self._generator = torch.Generator(model.device)
@@ -107,9 +107,9 @@ class DreamRows:
         return self._imagination.tokens
 
     @property
-    def memory(self) -> Tensor:
-        """The model's summary of what was before `tokens`, (B, D) float32."""
-        return self._imagination.summary
+    def memory(self) -> Tensor | None:
+        """The model's summary of what was before `tokens`, (B, D) float32, if it was asked for."""
+        return self._imagination.summary if self._has_memory else None
 
     def seed(self, seed: int) -> None:
         """Begin the random numbers of starts and dreams anew."""
@@ -121,7 +121,7 @@ class DreamRows:
         dataset = _tokenized(self.model, starts)
         novelty = None  # It remembers what every episode has shown and tried.
         if self._weight or self._start_config.rare_share:
-            sizes = self.model.action_codec.sizes
+            sizes = self.model.action_codec.sizes if self._weight else None  # no bonus, no trials
             novelty = TokenNovelty(dataset, self.model.tokenizer.codebooks, sizes)
         self._paid = novelty if self._weight else None
         self._starts = DreamStarts(dataset, novelty, self._start_config, self._generator)

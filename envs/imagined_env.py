@@ -74,7 +74,6 @@ class ImaginedEnv(gym.Env[Any, Any]):
             memory=memory,
             seed=seed,
         )
-        self._memory = memory
         size = self.model.summary_size if memory else 0
         self._view = ObservationView(self.model.tokenizer, observation, memory=size)
         self.observation_space = self._view.space
@@ -107,8 +106,7 @@ class ImaginedEnv(gym.Env[Any, Any]):
         )
 
     def _observation(self) -> Any:
-        memory = self._row.memory if self._memory else None
-        flat = self._view.flat(self._row.tokens, memory)
+        flat = self._view.flat(self._row.tokens, self._row.memory)
         return unflatten(self.observation_space, {path: batch[0] for path, batch in flat.items()})
 
     def render(self) -> np.ndarray | None:

@@ -109,7 +109,7 @@ class ImaginedVecEnv(VecEnv):
         )
         size = self.model.summary_size if memory else 0
         self._view = ObservationView(self.model.tokenizer, observation, memory=size)
-        self.render_mode, self._novelty, self._memory = render_mode, novelty, memory
+        self.render_mode, self._novelty = render_mode, novelty
         super().__init__(num_envs, self._view.space, self.model.action_space)
         self._actions: np.ndarray | None = None
         self._returns = np.zeros(num_envs, dtype=np.float64)
@@ -130,7 +130,7 @@ class ImaginedVecEnv(VecEnv):
         self._bonuses[:] = 0
         self._lengths[:] = 0
         tokens = self._rows.restart()
-        return self._nested(self._view.flat(tokens, self._rows.memory if self._memory else None))
+        return self._nested(self._view.flat(tokens, self._rows.memory))
 
     def step_async(self, actions: np.ndarray) -> None:
         """Keep the actions (B, *action shape) for `step_wait`."""
@@ -165,11 +165,12 @@ class ImaginedVecEnv(VecEnv):
 
     def _show_with_first_frames(self, tokens: Tensor, over: np.ndarray) -> dict[str, np.ndarray]:
         """Restart the R rows in `over`; gives their first frames below the last: (B + R, ...)."""
-        memory = self._rows.memory if self._memory else None
+        memory = self._rows.memory
         if over.size:
             tokens = torch.cat((tokens, self._rows.restart_rows(over)))
-            if memory is not None:
-                memory = torch.cat((memory, self._rows.memory[over]))
+            begun = self._rows.memory
+            if memory is not None and begun is not None:
+                memory = torch.cat((memory, begun[over]))
         return self._view.flat(tokens, memory)
 
     def _nested(self, flat: dict[str, np.ndarray]) -> VecEnvObs:

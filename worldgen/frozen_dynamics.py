@@ -77,7 +77,11 @@ class FrozenDynamics:
             )
             for port, codes in zip(ports, seen, strict=True)
         ]
-        self._numbers = [port for port in ports if port.codebook.numbers]
+        self._numbers = [
+            (port.codebook.tokens, port.contents, port.contents.square().sum(-1) / 2)
+            for port in ports
+            if port.codebook.numbers
+        ]
         self.codes = torch.cat(rows)
         """(K, v) int64: the code that each logit of a position stands for."""
         if dynamics.config.process == "gaussian":
@@ -158,13 +162,11 @@ class FrozenDynamics:
             weights: (B, K, v), not negative.
         """
         settled = codes.clone()
-        for port in self._numbers:
-            place, numbers = port.codebook.tokens, port.contents  # (V, P)
+        for place, numbers, half_norms in self._numbers:  # numbers (V, P)
             shares = weights[:, place, : len(numbers)]
             mean = shares @ numbers / shares.sum(-1, keepdim=True)
             # |m - c|^2 without the |m|^2 that no code changes.
-            distances = numbers.square().sum(-1) / 2 - mean @ numbers.T
-            settled[:, place] = distances.argmin(-1)
+            settled[:, place] = (half_norms - mean @ numbers.T).argmin(-1)
         return settled
 
     def live_entries(self) -> Tensor:

@@ -66,7 +66,7 @@ class TokenNovelty:
         self.worth = torch.where(sights > 0, 1 / sights.clamp(min=1), 0.0)
         """(V,) float32, of each code of all codebooks."""
         known = (sights > 0).repeat_interleave(self._num_actions)
-        self._trial_worth = torch.where(known, 1 / (1 + trials), 0.0)
+        self._all_worth = torch.cat([self.worth, torch.where(known, 1 / (1 + trials), 0.0)])
 
     def _remember(self, dataset: TokenDataset) -> None:
         """Note, episode by episode, what each has shown and tried, and by which frame."""
@@ -133,7 +133,6 @@ class TokenNovelty:
         known |= shown
         if self._num_actions:
             tried = self._trials(before, actions)
-            worth = self._trial_worth[tried - self._num_codes]
-            bonus += torch.where(seen.gather(1, tried), 0.0, worth).amax(1)
+            bonus += torch.where(seen.gather(1, tried), 0.0, self._all_worth[tried]).amax(1)
             seen.scatter_(1, tried, True)
         return bonus

@@ -37,7 +37,7 @@ def train_offline_agent(folder: RunFolder, arguments: Arguments, episodes: Episo
         return agent
     left = arguments.rounds - agent.round
     if left:
-        callback = CallbackList([Checkpoints(folder), RunCurve(folder, None, 0)])
+        callback = CallbackList([Checkpoints(folder), RunCurve(folder)])
         train_offline(agent, left, callback, progress_bar=True)
     finish_training(agent, folder, rounds=agent.round)
     return agent

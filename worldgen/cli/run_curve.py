@@ -38,12 +38,12 @@ class RunCurve(PhaseCallback):
 
     Args:
         folder: Of the run.
-        environment: To play in; None of an offline training, which plays in none.
+        environment: To play in; None in an offline training, which plays in none.
         episodes: How many a round; 0 for none.
     """
 
     def __init__(
-        self, folder: RunFolder, environment: EnvironmentSpec | None, episodes: int
+        self, folder: RunFolder, environment: EnvironmentSpec | None = None, episodes: int = 0
     ) -> None:
         super().__init__()
         self._folder, self._environment, self._episodes = folder, environment, episodes
