@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,18 +64,19 @@ class TransformerConfig(Config):
 
 
 def visible_past(episode: Tensor, context: int) -> Tensor:
-    """Say which of the last C frames belong to the episode of each frame.
+    """Say which frames of a window each frame sees: the last C of its episode, itself included.
 
     Args:
-        episode: (B, F) int64, at least 0: the episode of each frame of a window.
+        episode: (B, F) int64, the episode of each frame.
         context: C.
 
     Returns:
-        (B, F, C) bool; entry c of frame t is frame t - C + 1 + c, false where that is before the
-        window or in another episode. The last entry, the frame itself, is always true.
+        (B, F, F) bool; entry (t, u) says whether frame t sees frame u.
     """
-    padded = functional.pad(episode, (context - 1, 0), value=-1)
-    return padded.unfold(1, context, 1) == episode.unsqueeze(-1)
+    time = torch.arange(episode.shape[1], device=episode.device)
+    back = time.unsqueeze(1) - time
+    same = episode.unsqueeze(2) == episode.unsqueeze(1)
+    return same & (back >= 0) & (back < context)
 
 
 class KeyValueCache:
@@ -146,7 +146,7 @@ class Transformer(nn.Module):
 
         Args:
             clean: (B, F, N, D), times 0..F-1.
-            sees: What `visible_past` gave, (B, F, C).
+            sees: What `visible_past` gave, (B, F, F).
             drafts: (R, F, N, D), times 1..F, of the first R windows; draft t + 1 sees what clean
                 frame t sees and itself.
             modulation: Of the drafts, (R F, 1, 6 D) a layer, or None.
@@ -161,20 +161,16 @@ class Transformer(nn.Module):
         """Process windows of frames.
 
         Returns:
-            Outputs like `clean`, and of each layer the frames' own keys and values,
-            (B F, heads, N, D / heads).
+            Outputs like `clean`, and of each layer the keys and values, (B, heads, F N, D / heads).
         """
-        shape = clean.shape
-        times = torch.arange(shape[1], device=clean.device)
-        rotation = _repeat(self._rotation_of_frames(times), shape[0])
-        bias = _bias(sees.flatten(0, 1), shape[2])  # (B F, 1, 1, C N)
-        hidden, past = clean.flatten(0, 1), []
+        rotation = self._rotation(range(clean.shape[1]), clean.shape[2])
+        bias = _bias(sees, clean.shape[2])
+        hidden, past = clean.flatten(1, 2), []
         for block in self.each_block():
             queries, keys, values = block.project(hidden, rotation)
             past.append((keys, values))
-            keys, values = self._with_past(keys, shape[0]), self._with_past(values, shape[0])
             hidden = block.combine(hidden, queries, keys, values, bias)
-        return self.norm(hidden).view(shape), past
+        return self.norm(hidden).view(clean.shape), past
 
     def draft(
         self,
@@ -184,21 +180,19 @@ class Transformer(nn.Module):
         modulation: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Process drafts beside what `read` gave for the frames before; see `forward`."""
-        shape, made = drafts.shape, drafts.flatten(0, 1)
-        rows = len(made)
-        times = torch.arange(1, shape[1] + 1, device=drafts.device)
-        rotation = _repeat(self._rotation_of_frames(times), shape[0])
-        bias = _bias(sees[: shape[0]].flatten(0, 1), shape[2])
-        bias = torch.cat([bias, bias.new_zeros(rows, 1, 1, shape[2])], 3)
+        rows, length, size, _ = drafts.shape
+        rotation = self._rotation(range(1, length + 1), size)
+        itself = torch.eye(length, dtype=torch.bool, device=drafts.device).expand(rows, -1, -1)
+        bias = _bias(torch.cat([sees[:rows], itself], 2), size)
+        made = drafts.flatten(1, 2)
         for layer, block in enumerate(self.each_block()):
-            told = modulation[layer] if modulation else None
-            queries, own_keys, own_values = block.project(made, rotation, told)
-            # Cut before frames are laid side by side: the gradient of a cut is of the whole.
-            keys, values = (self._with_past(part[:rows], shape[0]) for part in past[layer])
-            keys = torch.cat([keys, own_keys], 2)
-            values = torch.cat([values, own_values], 2)
+            told = modulation[layer].view(rows, length, -1) if modulation else None
+            queries, *own = block.project(made, rotation, told)
+            keys, values = (
+                torch.cat([seen[:rows], new], 2) for seen, new in zip(past[layer], own, strict=True)
+            )
             made = block.combine(made, queries, keys, values, bias, told)
-        outputs: Tensor = self.norm(made).view(shape)
+        outputs: Tensor = self.norm(made).view(drafts.shape)
         return outputs
 
     def each_block(self) -> Iterator[Block]:
@@ -206,17 +200,6 @@ class Transformer(nn.Module):
         for block in self.blocks:
             assert isinstance(block, Block)
             yield block
-
-    def _with_past(self, vectors: Tensor, batch: int) -> Tensor:
-        """Lay each frame's last C frames side by side.
-
-        (B F, heads, N, d) -> (B F, heads, C N, d).
-        """
-        if self.context == 1:
-            return vectors
-        frames = vectors.view(batch, -1, *vectors.shape[1:])
-        laid: Tensor = _LastFrames.apply(frames, self.context)  # type: ignore[no-untyped-call]
-        return laid.flatten(0, 1)
 
     def prefill(
         self, clean: Tensor, first_time: int, sees: Tensor
@@ -229,73 +212,40 @@ class Transformer(nn.Module):
             Outputs of the newest frame, (B, N, D); of each layer the keys and values of the newest
             f = min(F, C - 1) frames, which the next frame sees, (B, f, heads, N, D / heads).
         """
-        batch, length, size, _ = clean.shape
-        times = torch.arange(first_time, first_time + length, device=clean.device)
+        _, length, size, _ = clean.shape
         kept = min(length, self.context - 1)
-        hidden = clean
+        hidden, first = clean.flatten(1, 2), 0
         found: list[tuple[Tensor, Tensor]] = []
         for layer, block in enumerate(self.each_block()):
             above = self.config.layers - 1 - layer
             newest = min(length, above * (self.context - 1) + 1)
-            rotation = _repeat(self._rotation_of_frames(times[-hidden.shape[1] :]), batch)
-            parts = block.project(hidden.flatten(0, 1), rotation)
-            queries, keys, values = (part.view(batch, -1, *part.shape[1:]) for part in parts)
-            first_kept = keys.shape[1] - kept
-            found.append((keys[:, first_kept:], values[:, first_kept:]))
-            bias = _bias(sees[:, -newest:].flatten(0, 1), size)
-            hidden = block.combine(
-                hidden[:, -newest:].flatten(0, 1),
-                queries[:, -newest:].flatten(0, 1),
-                _last_frames(keys, self.context, newest).flatten(0, 1),
-                _last_frames(values, self.context, newest).flatten(0, 1),
-                bias,
-            ).view(batch, newest, *clean.shape[2:])
-        return self.norm(hidden[:, -1]), found
+            times = range(first_time + first, first_time + length)
+            queries, keys, values = block.project(hidden, self._rotation(times, size))
+            found.append((_newest(keys, kept, size), _newest(values, kept, size)))
+            bias = _bias(sees[:, length - newest :, first:], size)
+            last = slice(-newest * size, None)
+            hidden = block.combine(hidden[:, last], queries[:, :, last], keys, values, bias)
+            first = length - newest
+        return self.norm(hidden[:, -size:]), found
 
-    def _rotation_of_frames(self, times: Tensor) -> tuple[Tensor, Tensor]:
-        index = times % self.period
-        return self.cosine[index].view(-1, 1, 1, self.cosine.shape[1]), self.sine[index].view(
-            -1, 1, 1, self.sine.shape[1]
-        )
+    def _rotation(self, times: Sequence[int], frame_size: int) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of the tokens of frames at these times, (F N, D / heads / 2) each."""
+        index = torch.tensor(times, device=self.cosine.device) % self.period
+        index = index.repeat_interleave(frame_size)
+        return self.cosine[index], self.sine[index]
 
 
-def _repeat(rotation: tuple[Tensor, Tensor], batch: int) -> tuple[Tensor, Tensor]:
-    return rotation[0].repeat(batch, 1, 1, 1), rotation[1].repeat(batch, 1, 1, 1)
-
-
-class _LastFrames(torch.autograd.Function):
-    """Lay each frame's last C frames side by side, with zeros before the window.
-
-    (B, F, heads, N, d) -> (B, F, heads, C N, d). Of the slices that this is made of, autograd would
-    make a gradient of the whole window each, and add them up.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, frames: Tensor, context: int) -> Tensor:
-        ctx.context, count = context, frames.shape[1]
-        return _last_frames(frames, context, count)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        parts, count = gradient.chunk(ctx.context, 3), gradient.shape[1]
-        total = parts[-1].clone()
-        for back in range(1, min(ctx.context, count)):
-            total[:, : count - back] += parts[-1 - back][:, back:]
-        return total, None
-
-
-def _last_frames(frames: Tensor, context: int, newest: int) -> Tensor:
-    """Lay side by side the last C frames of each of the newest M: (B, M, heads, C N, d)."""
-    padded = functional.pad(frames, (0, 0, 0, 0, 0, 0, context - 1, 0))
-    first = frames.shape[1] - newest
-    past = [padded[:, first + index :][:, :newest] for index in range(context)]
-    return torch.cat(past, 3)
+def _newest(vectors: Tensor, count: int, frame_size: int) -> Tensor:
+    """Take the newest f frames of keys or values, (B, heads, F N, d): (B, f, heads, N, d)."""
+    batch, heads, length, _ = vectors.shape
+    frames = vectors.view(batch, heads, length // frame_size, frame_size, -1)
+    return frames[:, :, length // frame_size - count :].transpose(1, 2)
 
 
 def _bias(sees: Tensor, frame_size: int) -> Tensor:
-    """Turn frames that may be seen, (M, C) bool, into a bias of scores, (M, 1, 1, C N)."""
+    """Turn frames that may be seen, (B, F, P) bool, into a bias of scores, (B, 1, F N, P N)."""
     bias = torch.zeros(sees.shape, device=sees.device).masked_fill_(~sees, -torch.inf)
-    return bias.repeat_interleave(frame_size, 1).unsqueeze(1).unsqueeze(1)
+    return bias.repeat_interleave(frame_size, 2).repeat_interleave(frame_size, 1).unsqueeze(1)
 
 
 class Block(nn.Module):
@@ -347,18 +297,27 @@ class Block(nn.Module):
 
 
 def modulate(normed: Tensor, modulation: Tensor | None, half: int) -> Tensor:
-    """Shift and scale a layer's input (M, N, D) by its half of (M, 1, 6 D), or leave it."""
+    """Shift and scale a layer's input (B, F N, D) by its half of (B, F, 6 D), or leave it."""
     if modulation is None:
         return normed
-    shift, scale, _ = modulation.chunk(2, -1)[half].chunk(3, -1)
-    return normed * (1 + scale) + shift
+    shift, scale, _ = _told(modulation, half)
+    return (_by_frame(normed, modulation) * (1 + scale) + shift).flatten(1, 2)
 
 
 def gate(added: Tensor, modulation: Tensor | None, half: int) -> Tensor:
     """Scale what a layer adds to the residual stream."""
     if modulation is None:
         return added
-    return added * (1 + modulation.chunk(2, -1)[half].chunk(3, -1)[2])
+    return (_by_frame(added, modulation) * (1 + _told(modulation, half)[2])).flatten(1, 2)
+
+
+def _told(modulation: Tensor, half: int) -> tuple[Tensor, ...]:
+    told: tuple[Tensor, ...] = modulation.unsqueeze(2).chunk(2, -1)[half].chunk(3, -1)
+    return told
+
+
+def _by_frame(tokens: Tensor, modulation: Tensor) -> Tensor:
+    return tokens.view(len(tokens), modulation.shape[1], -1, tokens.shape[2])
 
 
 def attend(
