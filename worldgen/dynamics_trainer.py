@@ -35,6 +35,8 @@ RECALL_STEPS = 200
 _LOSSES = ("token_loss", "draft_loss", "reward_loss", "termination_loss")
 _WARM_UP = 50
 """Gradient steps in which the rate rises."""
+_LONG_WINDOW = 5
+"""Transitions of a window from which on the whole `event_share` is placed around events."""
 _UNSEEN_OF_EVERY_SECOND = 0.8
 """Share of every second frame that is hidden, in windows with hidden frames."""
 _UNCHECKED_STEPS = 20
@@ -190,7 +192,7 @@ class DynamicsTrainer:
         windows = self.dataset.sample_windows(
             config.batch_size,
             length,
-            event_share=config.event_share,
+            event_share=config.event_share * min(1.0, (length - 1) / _LONG_WINDOW),
             hard_share=config.hard_share,
             generator=self.generator,
         )

@@ -35,7 +35,9 @@ class DynamicsTrainingConfig(Config):
     ema_decay: float = 0.995
     """Of the moving average of the weights, which is what a fit leaves behind."""
     event_share: float = 0.25
-    """Share of windows placed around rewarding or terminating transitions."""
+    """Share of windows placed around rewarding or terminating transitions. Of windows of fewer than
+    five transitions it is a smaller one, in proportion: events are to be seen often, not to be
+    expected everywhere."""
     hard_share: float = 0.5
     """Share of windows placed around transitions whose loss was high when last seen."""
     draft_share: float = 0.25

@@ -60,6 +60,23 @@ def muon(weight: Tensor, gradient: Tensor, momentum: Tensor, rate: float, decay:
     return weight - rate * decay * weight - rate * 0.2 * math.sqrt(max(weight.shape)) * update
 
 
+@pytest.mark.parametrize(("window", "share"), [(2, 0.1), (5, 0.4), (9, 0.5)])
+def test_short_windows_are_placed_around_events_less_often(
+    episodes: Episodes, monkeypatch: pytest.MonkeyPatch, window: int, share: float
+) -> None:
+    trainer = new_trainer(episodes, steps=1, window=window, event_share=0.5)
+    shares: list[float] = []
+    draw = trainer.dataset.sample_windows
+
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        shares.append(options["event_share"])
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(trainer.dataset, "sample_windows", recorded)
+    trainer.step()
+    assert shares == pytest.approx([share])
+
+
 def test_matrices_of_the_transformer_move_by_muon(episodes: Episodes) -> None:
     """In float64; the optimizer itself works in bfloat16, to less than three digits.
 
