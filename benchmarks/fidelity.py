@@ -11,7 +11,7 @@ the table and the plots in `docs/benchmarks/` are made from those files alone.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,10 +21,15 @@ from benchmarks.control_player import CONTROLLERS, collect_controlled
 from benchmarks.fidelity_report import write_report
 from benchmarks.minigrid_player import collect_mixed
 from benchmarks.results import Parts, provenance
-from worldgen import WorldModel, WorldModelConfig
+from worldgen import TokenizerConfig, WorldModel, WorldModelConfig
 from worldgen.config import Config, require
 from worldgen.data import EnvironmentSpec, Episodes
+from worldgen.diffusion.sampler_config import SamplerConfig
+from worldgen.dynamics import DynamicsConfig
+from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.evaluation import calibrate, compare_samplers, evaluate
+from worldgen.tokenizer import QuantizerConfig
+from worldgen.transformer import TransformerConfig
 
 __all__ = ["TASKS", "FidelityConfig", "Task", "main"]
 
@@ -34,30 +39,68 @@ _HELD_OUT = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """An environment, and what of the model's settings depends on it."""
+    """An environment and the settings of its model."""
 
     environment: EnvironmentSpec
-    num_codes: int = 512
-    """V of each learned codebook."""
-    mean_numbers: bool = False
-    """Whether numbers are dreamt as what the model expects of them, and not drawn."""
+    """What is dreamt."""
+    model: WorldModelConfig
+    """The world model, with its numbers of gradient steps."""
 
 
-def _minigrid(name: str, num_codes: int, *wrappers: str) -> Task:
-    spec = EnvironmentSpec(id=f"MiniGrid-{name}-v0", wrappers=wrappers)
-    return Task(environment=spec, num_codes=num_codes)
+def _minigrid(name: str, *wrappers: str) -> EnvironmentSpec:
+    return EnvironmentSpec(id=f"MiniGrid-{name}-v0", wrappers=wrappers)
 
 
-_FULL = "worldgen.envs:FullyObservedMiniGrid"
+def _with_codes(num_codes: int) -> TokenizerConfig:
+    return TokenizerConfig(quantizer=QuantizerConfig(num_codes=num_codes))
+
+
+def _whole_grid(name: str, num_codes: int) -> Task:
+    """Give a task whose frames say everything, in a world without chance."""
+    return Task(
+        environment=_minigrid(name, "worldgen.envs:FullyObservedMiniGrid"),
+        model=WorldModelConfig(
+            tokenizer=_with_codes(num_codes),
+            dynamics=DynamicsConfig(context=1, transformer=TransformerConfig(layers=3)),
+            training=DynamicsTrainingConfig(batch_size=96, gradient_steps=10_000),
+            sampler=SamplerConfig(temperature=0.0),
+        ),
+    )
+
+
+def _view(name: str, num_codes: int) -> Task:
+    """Give a task whose frames are what the agent sees in front of it."""
+    return Task(
+        environment=_minigrid(name),
+        model=WorldModelConfig(
+            tokenizer=_with_codes(num_codes),
+            dynamics=DynamicsConfig(transformer=TransformerConfig(layers=3)),
+            training=DynamicsTrainingConfig(batch_size=16, gradient_steps=6_000),
+        ),
+    )
+
+
+def _numbers(environment: str) -> Task:
+    """Give a task of real numbers, which are dreamt as what the model expects of them."""
+    return Task(
+        environment=EnvironmentSpec(id=environment),
+        model=WorldModelConfig(
+            training=DynamicsTrainingConfig(gradient_steps=6_000),
+            sampler=SamplerConfig(numbers="mean"),
+        ),
+    )
+
+
 TASKS = {
-    "doorkey-6x6-full": _minigrid("DoorKey-6x6", 48, _FULL),
-    "doorkey-8x8-full": _minigrid("DoorKey-8x8", 48, _FULL),
-    "unlock-full": _minigrid("Unlock", 128, _FULL),
-    "doorkey-6x6": _minigrid("DoorKey-6x6", 192),
-    "doorkey-8x8": _minigrid("DoorKey-8x8", 192),
-    "cartpole": Task(environment=EnvironmentSpec(id="CartPole-v1"), mean_numbers=True),
-    "pendulum": Task(environment=EnvironmentSpec(id="Pendulum-v1"), mean_numbers=True),
+    "doorkey-6x6-full": _whole_grid("DoorKey-6x6", 48),
+    "doorkey-8x8-full": _whole_grid("DoorKey-8x8", 48),
+    "unlock-full": _whole_grid("Unlock", 128),
+    "doorkey-6x6": _view("DoorKey-6x6", 192),
+    "doorkey-8x8": _view("DoorKey-8x8", 192),
+    "cartpole": _numbers("CartPole-v1"),
+    "pendulum": _numbers("Pendulum-v1"),
 }
+"""To change how a task's model is trained, edit its line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +116,7 @@ class FidelityConfig(Config):
     held_out_steps: int = 20_000
     """Environment steps to measure on."""
     gradient_steps: int | None = None
-    """Of the dynamics; None takes the model's setting."""
-    model: WorldModelConfig = WorldModelConfig()
-    """The world model; the task says how many codes."""
+    """Of the dynamics; None takes the task's."""
     horizons: tuple[int, ...] = (1, 5, 10, 15, 30, 100)
     """In environment steps."""
     dreams: int = 512
@@ -128,31 +169,22 @@ def main(
 def _settings(config: FidelityConfig, name: str, seed: int) -> dict[str, Any]:
     """Give all that decides about one piece, and nothing else."""
     settings = config.to_dict()
-    del settings["tasks"], settings["seeds"], settings["model"]
-    model = _model_config(config, TASKS[name]).to_dict()
+    del settings["tasks"], settings["seeds"]
+    task = TASKS[name]
     return {
         "task": name,
-        "environment": TASKS[name].environment.to_dict(),
+        "environment": task.environment.to_dict(),
         "seed": seed,
-        "model": model,
+        "model": task.model.to_dict(),
         **settings,
     }
-
-
-def _model_config(config: FidelityConfig, task: Task) -> WorldModelConfig:
-    tokenizer = config.model.tokenizer
-    quantizer = replace(tokenizer.quantizer, num_codes=task.num_codes)
-    sampler = config.model.sampler
-    if task.mean_numbers:
-        sampler = replace(sampler, numbers="mean")
-    return replace(config.model, tokenizer=replace(tokenizer, quantizer=quantizer), sampler=sampler)
 
 
 def _measure(config: FidelityConfig, name: str, seed: int, parts: Path) -> dict[str, Any]:
     task = TASKS[name]
     training = _collect(task, config.training_steps, seed)
     held_out = _collect(task, config.held_out_steps, seed + _HELD_OUT)
-    model = WorldModel.for_env(task.environment, config=_model_config(config, task), seed=seed)
+    model = WorldModel.for_env(task.environment, config=task.model, seed=seed)
     began = time.perf_counter()
     model.fit(training, dynamics_steps=config.gradient_steps)
     seconds = time.perf_counter() - began
