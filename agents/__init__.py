@@ -1,7 +1,7 @@
 """The Stable-Baselines3 side: agents that train in a world model, and what they need.
 
 Classes:
-    DreamPPO, DreamConfig: collect, fit, dream, again and again.
+    DreamPPO, DreamConfig, DreamDefaults: collect, fit, dream, again and again.
     SymbolicExtractor, TokenExtractor: features of symbols and of tokens.
     ImaginedReplayBuffer, ImaginedReplayConfig, ImaginedReplayCallback: imagined transitions in
         the batches of DQN, SAC and TD3.
@@ -13,6 +13,7 @@ Constants:
     OFFLINE_CONFIG, OFFLINE_ROUNDS: the numbers of an agent that has episodes and no environment.
 
 Functions:
+    dream_defaults: the settings of DreamPPO that suit what an environment shows.
     evaluate_agent: episodes of held-out seeds in the real environment.
     baseline_ppo, baseline_result: SB3's PPO in the real environment.
     replay_model_config: settings of a world model that learns from few transitions.
@@ -24,6 +25,7 @@ from __future__ import annotations
 from worldgen.agents.baseline import BaselineConfig, baseline_ppo, baseline_result
 from worldgen.agents.callbacks import PhaseCallback
 from worldgen.agents.dream_config import DreamConfig
+from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults
 from worldgen.agents.dream_ppo import DreamPPO
 from worldgen.agents.evaluation import AgentResult, evaluate_agent
 from worldgen.agents.extractors import SymbolicExtractor, TokenExtractor
@@ -39,6 +41,7 @@ __all__ = [
     "AgentResult",
     "BaselineConfig",
     "DreamConfig",
+    "DreamDefaults",
     "DreamPPO",
     "ImaginedReplayBuffer",
     "ImaginedReplayCallback",
@@ -48,6 +51,7 @@ __all__ = [
     "TokenExtractor",
     "baseline_ppo",
     "baseline_result",
+    "dream_defaults",
     "evaluate_agent",
     "replay_model_config",
     "train_offline",

@@ -25,10 +25,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from worldgen.agents.callbacks import phase_callbacks
 from worldgen.agents.configured import configured
 from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
+from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults, observation_space_of
 from worldgen.agents.dream_training import DreamProgress, train_in_dream
 from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor
-from worldgen.agents.offline_config import OFFLINE_CONFIG
 from worldgen.agents.recording_ppo import RecordingPPO
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
@@ -74,13 +74,13 @@ class DreamPPO(RecordingPPO):
             `n_envs` rows; an environment; or an SB3 `VecEnv` of prepared environments. None
             with `episodes`, whose spaces are taken, for `train_offline`.
         config: Numbers of the loop and of PPO; single ones may be given as keywords instead.
-            None for `DreamConfig()`, or `OFFLINE_CONFIG` without an environment.
+            None takes those of `dream_defaults`, which suit what the environment shows.
         model_config: Settings of the world model; its numbers of gradient steps are left at
-            their defaults, since those of `config` are used.
+            their defaults, since those of `config` are used. None as for `config`.
         world_model: A world model to go on with, in place of a new one.
         episodes: Episodes to begin with; with them, `initial_steps` may be 0.
         episodes_path: Folder into which episodes are written as they end, which must be new.
-        n_envs: Rows of the real environment.
+        n_envs: Rows of the real environment; None as for `config`.
         policy_kwargs: As in SB3.
         stats_window_size: Episodes over which `rollout/ep_rew_mean` is taken.
         tensorboard_log: TensorBoard folder, or None.
@@ -110,7 +110,7 @@ class DreamPPO(RecordingPPO):
         world_model: WorldModel | None = None,
         episodes: Episodes | None = None,
         episodes_path: str | pathlib.Path | None = None,
-        n_envs: int = 4,
+        n_envs: int | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -123,8 +123,10 @@ class DreamPPO(RecordingPPO):
         if _init_setup_model:
             rule = "be given without `episodes`"
             require(env is not None or episodes is not None, "env", rule, env)
-        usual = DreamConfig() if env is not None else OFFLINE_CONFIG
-        self.config = configured("DreamPPO", config or usual, overrides)
+            usual = _defaults(env, episodes)
+            config, model_config = config or usual.config, model_config or usual.model_config
+            n_envs = usual.n_envs if n_envs is None else n_envs
+        self.config = configured("DreamPPO", config or DreamConfig(), overrides)
         refuse_model_steps(model_config or WorldModelConfig())
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self.dream_horizon = self.config.horizon
@@ -141,7 +143,7 @@ class DreamPPO(RecordingPPO):
             env,
             episodes=episodes,
             episodes_path=episodes_path,
-            n_envs=n_envs,
+            n_envs=1 if n_envs is None else n_envs,
             learning_rate=self.config.learning_rate,
             n_steps=self.config.n_steps,
             batch_size=self.config.n_steps,  # passes SB3's check for any number of real rows
@@ -367,3 +369,10 @@ class DreamPPO(RecordingPPO):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer", "world_model"], []
+
+
+def _defaults(env: EnvLike | VecEnv | None, episodes: Episodes | None) -> DreamDefaults:
+    if env is not None:
+        return dream_defaults(observation_space_of(env))
+    assert episodes is not None
+    return dream_defaults(episodes.observation_space, offline=True)

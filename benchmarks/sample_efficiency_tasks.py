@@ -13,10 +13,12 @@ Functions:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 from gymnasium import spaces
 
-from worldgen.agents import BaselineConfig, DreamConfig, replay_model_config
+from worldgen.agents import BaselineConfig, DreamConfig, dream_defaults
 from worldgen.config import Config, require
 from worldgen.data import EnvironmentSpec, episode_success
 from worldgen.world_model import WorldModelConfig
@@ -97,10 +99,15 @@ def _doorkey(size: int, *wrappers: str) -> EnvironmentSpec:
     return EnvironmentSpec(id=f"MiniGrid-DoorKey-{size}x{size}-v0", wrappers=wrappers)
 
 
-def _of_reals() -> WorldModelConfig:
-    """Give the settings for few transitions of a vector, with an eye on the rare ends."""
-    model = replay_model_config(spaces.Box(-1.0, 1.0, (1,)))
-    return replace(model, training=replace(model.training, event_share=0.25))
+def _arm(space: spaces.Space[Any], budget: int = 20_000, **loop: Any) -> DreamArm:
+    """Give `DreamPPO` the settings that suit what the environment shows."""
+    suited = dream_defaults(space)
+    return DreamArm(
+        budget=budget,
+        n_envs=suited.n_envs,
+        loop=replace(suited.config, **loop),
+        model=suited.model_config,
+    )
 
 
 TASKS = {
@@ -129,21 +136,7 @@ TASKS = {
         environment=EnvironmentSpec(id="CartPole-v1"),
         solved_return=475.0,
         evaluate_every=1_024,
-        dream_ppo=DreamArm(
-            budget=20_000,
-            n_envs=1,  # so that a round sees how an episode of 500 steps ends
-            loop=DreamConfig(
-                initial_model_steps=600,
-                model_steps_per_round=250,
-                horizon=64,
-                fresh_rounds=False,
-                novelty=0.0,
-                n_epochs=10,
-                gamma=0.99,
-                ent_coef=0.0,
-            ),
-            model=_of_reals(),
-        ),
+        dream_ppo=_arm(spaces.Box(-np.inf, np.inf, (4,))),
         ppo=BaselineConfig(  # RL Baselines3 Zoo's, but for its falling rates
             n_steps=32,
             n_epochs=20,
@@ -175,8 +168,13 @@ def task_named(name: str, solved_return: float | None = None) -> Task:
     knows_success = episode_success(env, 0.0, 0.0, True) is not None
     registered = env.spec.reward_threshold if env.spec else None
     env.close()
+    space = env.observation_space
     threshold = solved_return if solved_return is not None else registered
     if not knows_success:
         rule = f"be given for {name}, which has neither success nor a reward threshold"
         require(threshold is not None, "solved_return", rule, threshold)
-    return Task(environment=environment, solved_return=None if knows_success else threshold)
+    return Task(
+        environment=environment,
+        solved_return=None if knows_success else threshold,
+        dream_ppo=_arm(space),
+    )

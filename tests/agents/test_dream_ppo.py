@@ -179,7 +179,8 @@ def test_each_collection_begins_episodes_of_its_own():
             given.append(seed)
             return super().reset(seed=seed, options=options)
 
-    agent = make_agent(Seeded, seed=7, n_envs=2, initial_steps=20, steps_per_round=20).learn(60)
+    rounds = {"initial_steps": 20, "steps_per_round": 20, "fresh_rounds": True}
+    agent = make_agent(Seeded, seed=7, n_envs=2, **rounds).learn(60)
     seeds = [seed for seed in given if seed is not None]
     assert seeds[:2] == [7, 8]
     assert len(set(seeds)) == len(seeds) == 2 + 3 * 2  # SB3's own reset, then three collections

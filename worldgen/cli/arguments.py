@@ -11,17 +11,18 @@ Functions:
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
 import tyro
 
 from worldgen.config import require
-from worldgen.errors import CheckpointError, ConfigError
+from worldgen.errors import CheckpointError, ConfigError, WorldgenError
 
 __all__ = [
     "CommonArguments",
@@ -45,7 +46,7 @@ Wrappers = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(m
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """An option without a value."""
 
-_Arguments = TypeVar("_Arguments")
+_HELP = ("-h", "--help")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,14 @@ class CommonArguments:
     """CPU threads of torch; all cores by default."""
     debug: Flag = False
     """Show a traceback where something fails."""
+
+    def suited(self) -> Self | None:
+        """Give the defaults that suit what is named here; None where they are the usual ones.
+
+        Raises:
+            WorldgenError: If what is named is not there.
+        """
+        return None
 
     def prepare(self) -> None:
         """Check and apply what all verbs share.
@@ -73,10 +82,13 @@ class CommonArguments:
             torch.set_num_threads(self.threads)
 
 
+_Arguments = TypeVar("_Arguments", bound=CommonArguments)
+
+
 def parse(
     kind: type[_Arguments], verb: str, description: str, arguments: Sequence[str]
 ) -> _Arguments:
-    """Read a verb's options.
+    """Read a verb's options, once more where its defaults depend on what is named.
 
     Args:
         kind: The verb's dataclass.
@@ -86,8 +98,29 @@ def parse(
 
     Raises:
         ConfigError: If an option is unknown, missing or cannot be read.
+        WorldgenError: If what decides about the defaults is not there.
         SystemExit: After `--help`.
     """
+    read = functools.partial(_read, kind, verb, description)
+    named = [argument for argument in arguments if argument not in _HELP]
+    if len(named) == len(arguments):
+        parsed = read(arguments)
+        defaults = parsed.suited()
+        return parsed if defaults is None else read(arguments, defaults)
+    try:
+        defaults = read(named).suited()
+    except WorldgenError:  # nothing is named, or it is not there: help is wanted all the same
+        defaults = None
+    return read(arguments, defaults)
+
+
+def _read(
+    kind: type[_Arguments],
+    verb: str,
+    description: str,
+    arguments: Sequence[str],
+    defaults: _Arguments | None = None,
+) -> _Arguments:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -97,6 +130,7 @@ def parse(
                 description=description,
                 args=list(arguments),
                 config=(tyro.conf.OmitSubcommandPrefixes,),
+                **({} if defaults is None else {"default": defaults}),
             )
     except SystemExit as error:
         if not error.code:

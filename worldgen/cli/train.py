@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 
@@ -60,7 +60,7 @@ class Arguments(CommonArguments):
     timesteps: int = 5_000
     """Real environment steps that may be used."""
     num_envs: int = 4
-    """Real environments that are stepped side by side."""
+    """Real environments that are stepped side by side; 1 where vectors of reals are seen."""
     resume: Flag = False
     """Go on with the run in the folder, if there is one; episodes and finished phases stay."""
     overwrite: Flag = False
@@ -77,6 +77,18 @@ class Arguments(CommonArguments):
     """Train from logged episodes alone: see worldgen train --offline --help."""
     dataset: str | None = None
     """Of --offline: folder of episodes, or id of a Minari dataset."""
+
+    def suited(self) -> Self:
+        """Give the defaults that suit what the environment shows."""
+        from worldgen.agents.dream_defaults import dream_defaults, observation_space_of
+
+        suited = dream_defaults(observation_space_of(self.environment))
+        return replace(
+            type(self)(env=self.env),
+            dream=suited.config,
+            model=suited.model_config,
+            num_envs=suited.n_envs,
+        )
 
     @property
     def environment(self) -> EnvironmentSpec:

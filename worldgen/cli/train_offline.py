@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import tyro
 
@@ -82,6 +83,14 @@ class Arguments(CommonArguments):
     judgement: OfflineJudgementConfig = OfflineJudgementConfig()
     """Measurements after training."""
 
+    def suited(self) -> Self:
+        """Give the defaults that suit what the dataset shows."""
+        from worldgen.agents.dream_defaults import dream_defaults
+
+        space = _episodes(_checked_dataset(self)).observation_space
+        suited = dream_defaults(space, offline=True)
+        return replace(type(self)(), dream=suited.config, model=suited.model_config)
+
     @property
     def folder(self) -> Path:
         """Where the run is, or will be."""
@@ -112,7 +121,7 @@ class Arguments(CommonArguments):
 
 def run(arguments: Arguments) -> None:
     """Train, or go on training; measure; film; print the table and where everything is."""
-    episodes = load_episodes(_checked_dataset(arguments))
+    episodes = _episodes(_checked_dataset(arguments))
     if len(episodes) < 2:
         raise DatasetError(
             f"{arguments.dataset} must hold at least 2 episodes, one to learn from and one to "
@@ -138,6 +147,11 @@ def run(arguments: Arguments) -> None:
     agent = train_offline_agent(folder, arguments, training)
     report = OfflineJudgement(folder, agent, arguments, episodes).run()
     show_results(folder, report)
+
+
+@functools.lru_cache(maxsize=1)
+def _episodes(dataset: str) -> Episodes:
+    return load_episodes(dataset)
 
 
 def _checked_dataset(arguments: Arguments) -> str:

@@ -1,0 +1,78 @@
+"""Settings of `DreamPPO` that suit what an environment shows.
+
+Classes:
+    DreamDefaults.
+
+Functions:
+    dream_defaults: the settings for an observation space.
+    observation_space_of: what an environment shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+from worldgen.agents.dream_config import DreamConfig
+from worldgen.agents.imagined_replay_config import only_reals, replay_model_config
+from worldgen.agents.offline_config import OFFLINE_CONFIG
+from worldgen.data.environment import EnvLike, make_env
+from worldgen.world_model import WorldModelConfig
+
+__all__ = ["DreamDefaults", "dream_defaults", "observation_space_of"]
+
+
+class DreamDefaults(NamedTuple):
+    """What is taken where the user says nothing."""
+
+    config: DreamConfig
+    """The loop, and PPO in the dream."""
+    model_config: WorldModelConfig
+    """The world model."""
+    n_envs: int
+    """Rows of the real environment."""
+
+
+def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamDefaults:
+    """Give the settings for an observation space.
+
+    Vectors of real numbers are dreamt by `replay_model_config`, further ahead and from one row, so
+    that a round sees how a long episode ends. Everything else has the defaults of the configs.
+
+    >>> dream_defaults(spaces.Box(-1.0, 1.0, (4,))).n_envs
+    1
+
+    Args:
+        space: Of the observations.
+        offline: Whether the loop is `OFFLINE_CONFIG`'s, for episodes without an environment.
+    """
+    loop = OFFLINE_CONFIG if offline else DreamConfig()
+    if not only_reals(space):
+        return DreamDefaults(loop, WorldModelConfig(), n_envs=4)
+    if not offline:
+        loop = replace(loop, initial_model_steps=600, model_steps_per_round=250, fresh_rounds=False)
+    model = replay_model_config(space)
+    return DreamDefaults(
+        replace(loop, horizon=64, n_epochs=10, gamma=0.99, ent_coef=0.0),
+        replace(model, training=replace(model.training, event_share=0.25)),
+        n_envs=1,
+    )
+
+
+def observation_space_of(env: EnvLike | VecEnv) -> spaces.Space[Any]:
+    """Look at what an environment shows; one that is made for it is closed again.
+
+    Raises:
+        EnvironmentIdError: If an id is not registered.
+    """
+    if isinstance(env, VecEnv | gym.Env):
+        return env.observation_space
+    made = make_env(env)
+    try:
+        return made.observation_space
+    finally:
+        made.close()
