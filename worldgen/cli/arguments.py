@@ -130,7 +130,7 @@ def _read(
                 description=description,
                 args=list(arguments),
                 config=(tyro.conf.OmitSubcommandPrefixes,),
-                **({} if defaults is None else {"default": defaults}),
+                default=tyro.MISSING_NONPROP if defaults is None else defaults,
             )
     except SystemExit as error:
         if not error.code:
