@@ -55,8 +55,10 @@ class Config:
 
     env: str = "MiniGrid-DoorKey-8x8-v0"
     """A MiniGrid environment; fully observed."""
-    layers: int = TransformerConfig().layers
-    """Of the transformer."""
+    layers: int = 3
+    """Of the transformer; as in `benchmarks.fidelity`."""
+    context: int = 1
+    """C, frames that a prediction sees; as in `benchmarks.fidelity`, where a frame says all."""
     batches: tuple[int, ...] = (1, 16, 64, 256)
     """Rows of a dream."""
     denoising_steps: tuple[int, ...] = (1, 2, 3)
@@ -82,13 +84,17 @@ def main(config: Config) -> dict[str, Any]:
     model = WorldModel.for_spaces(
         episodes.observation_space,
         episodes.action_space,
-        config=WorldModelConfig(dynamics=DynamicsConfig(transformer=transformer)),
+        config=WorldModelConfig(
+            dynamics=DynamicsConfig(transformer=transformer, context=config.context)
+        ),
     )
     # Untrained weights dream as fast as trained ones; the codes that occur must be known.
     model.fit(episodes, dynamics_steps=20, progress=False)
     starts = model.dataset(episodes)
     result = {
         "provenance": provenance(),
+        "layers": config.layers,
+        "context": config.context,
         "weights": sum(p.numel() for p in model.dynamics.parameters()),
         "tokens": model.dynamics.num_tokens,
         **_rates(model, starts, spec, config),
@@ -285,7 +291,8 @@ def _report(result: dict[str, Any]) -> str:
     table = markdown_table((*header, "times raster", "times real"), lines)
     long = result["long_dream"]
     return (
-        f"{result['weights']:,} weights, {result['tokens']} tokens a frame, "
+        f"{result['weights']:,} weights in {result['layers']} layers, {result['tokens']} tokens a "
+        f"frame, a context of {result['context']} (frames), "
         f"{result['precision']}; matrix rate {result['matrix_rate_flops'] / 1e9:.0f} GFLOP/s; the "
         f"real environment makes {result['real_steps_per_second']:,.0f} steps/s.\n\n{table}\n\n"
         f"A dream of {long['horizon']:,} environment steps, 64 rows: "

@@ -62,7 +62,10 @@ def test_help_loads_no_torch():
         (["collect", "CartPole-v1", "--threads", "0"], "`threads` must be at least 1, got 0"),
         (["dream", "m", "--horizon", "0"], "`horizon` must be at least 1, got 0"),
         (["dream", "m", "--output", "a.mp4"], "`output` must end in .gif, got 'a.mp4'"),
-        (["train", "CartPole-v1", "--timesteps", "3", "--num-envs", "4"], "`timesteps` must be at least 4"),
+        (
+            ["train", "CartPole-v1", "--timesteps", "3", "--num-envs", "4"],
+            "`timesteps` must be at least 4",
+        ),
         (["train", "CartPole-v1", "--dream.horizon", "0"], "`horizon` must be at least 1, got 0"),
         (
             ["train", "CartPole-v1", "--model.training.gradient-steps", "9"],
