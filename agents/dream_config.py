@@ -33,14 +33,14 @@ class DreamConfig(Config):
     tokenizer_steps: int = 1_000
     """Most gradient steps of the tokenizer in a fit; later fits leave it alone as long as it
     loses nothing of the new episodes."""
-    initial_model_steps: int = 500
+    initial_model_steps: int = 300
     """Gradient steps of the dynamics in the first fit."""
-    model_steps_per_round: int = 150
+    model_steps_per_round: int = 100
     """Gradient steps of the dynamics in each later fit."""
-    initial_dream_steps: int = 40_000
+    initial_dream_steps: int = 20_000
     """Imagined environment steps of the first dream, all worlds together; rounded up to whole
     PPO rollouts of `n_steps * dream_envs`."""
-    dream_steps_per_round: int = 40_000
+    dream_steps_per_round: int = 20_000
     """Imagined environment steps of each later dream."""
     dream_envs: int = 64
     """Worlds that are dreamt at once."""
@@ -63,7 +63,7 @@ class DreamConfig(Config):
     """Imagined environment steps of each world between two updates of the policy."""
     batch_size: int = 256
     """Transitions in a minibatch."""
-    n_epochs: int = 4
+    n_epochs: int = 8
     """Passes over each rollout."""
     learning_rate: float = 5e-4
     """Of the policy; the optimizer's state is kept from round to round."""

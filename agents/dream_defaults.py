@@ -25,6 +25,10 @@ from worldgen.world_model import WorldModelConfig
 
 __all__ = ["DreamDefaults", "dream_defaults", "observation_space_of"]
 
+_LITTLE_NOVELTY = 0.003
+"""Where rewards say what to do, a bonus is not to outweigh them; where they are all the same,
+normalised advantages make much of little."""
+
 
 class DreamDefaults(NamedTuple):
     """What is taken where the user says nothing."""
@@ -54,7 +58,15 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     if not only_reals(space):
         return DreamDefaults(loop, WorldModelConfig(), n_envs=4)
     if not offline:
-        loop = replace(loop, initial_model_steps=600, model_steps_per_round=250, fresh_rounds=False)
+        loop = replace(
+            loop,
+            initial_model_steps=600,
+            model_steps_per_round=250,
+            initial_dream_steps=40_000,
+            dream_steps_per_round=40_000,
+            novelty=_LITTLE_NOVELTY,
+            fresh_rounds=False,
+        )
     model = replay_model_config(space)
     return DreamDefaults(
         replace(loop, horizon=64, n_epochs=10, gamma=0.99, ent_coef=0.0),

@@ -17,6 +17,7 @@ OFFLINE_CONFIG = DreamConfig(
     model_steps_per_round=400,
     initial_dream_steps=75_000,
     dream_steps_per_round=75_000,
+    n_epochs=4,
     novelty=0.0,
     starts=StartConfig(first_share=0.25, rare_share=0.25),
     ent_coef=0.05,

@@ -126,7 +126,15 @@ TASKS = {
         evaluate_every=8_192,
         dream_ppo=DreamArm(
             budget=90_000,
-            loop=DreamConfig(initial_steps=2_000, steps_per_round=1_000, model_steps_per_round=200),
+            loop=DreamConfig(
+                initial_steps=2_000,
+                steps_per_round=1_000,
+                initial_model_steps=500,
+                model_steps_per_round=200,
+                initial_dream_steps=40_000,
+                dream_steps_per_round=40_000,
+                n_epochs=4,
+            ),
         ),
     ),
     "doorkey-5x5-rgb": Task(
