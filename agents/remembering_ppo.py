@@ -154,8 +154,14 @@ class RememberingPPO(RecordingPPO):
         return frames, batched == {True}
 
     def _policy_actions(self) -> Callable[[], np.ndarray]:
+        """Give what acts in a collection; memory begins where the recorded episodes begin."""
         acting = Acting(self.predict, deterministic=False)
-        return lambda: np.asarray(acting(self._last_obs, self._last_episode_starts))
+
+        def choose() -> np.ndarray:
+            assert self._last_episode_starts is not None
+            return np.asarray(acting(self._last_obs, self._last_episode_starts))
+
+        return choose
 
 
 def policy_with_memory(
