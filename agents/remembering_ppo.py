@@ -113,10 +113,9 @@ class RememberingPPO(RecordingPPO):
             return super().predict(observation, state, episode_start, deterministic)
         frames, is_batch = self._raw_frames(observation)
         memory = RealMemory(self.world_model)
-        context = memory.context(frames, state, episode_start)
-        shown = {**frames, MEMORY: memory.summary(context)}
+        shown = {**frames, MEMORY: memory.read(frames, state, episode_start)}
         actions, _ = self.policy.predict(shown, deterministic=deterministic)
-        return (actions if is_batch else actions[0]), memory.after(context, actions)
+        return (actions if is_batch else actions[0]), memory.after(actions)
 
     def state_before(self, model: WorldModel, context: Context) -> State | None:
         """Give the state for `predict` at the newest frames of a dream's context.

@@ -6,7 +6,7 @@ Classes:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,11 @@ class Acting:
     ...         steps = np.zeros((1, 2), int) if state is None else state[0] * ~episode_start + 1
     ...         return steps[0], (steps,)
     >>> acting = Acting(Counts().predict)
-    >>> [acting(None, np.array(begun)).tolist() for begun in ([True] * 2, [False] * 2)]
+    >>> [acting(np.zeros(2), np.array(begun)).tolist() for begun in ([True] * 2, [False] * 2)]
     [[0, 0], [1, 1]]
     >>> acting.keep([1])
-    >>> acting.state
-    (array([[1]]),)
+    >>> acting(np.zeros(1), np.array([False])).tolist()
+    [2]
 
     Args:
         predict: Of the policy.
@@ -45,6 +45,8 @@ class Acting:
         self, predict: Callable[..., tuple[Any, Any]], state: State | None = None, **settings: Any
     ) -> None:
         self._predict, self._settings, self.state = predict, settings, state
+        self._kept: np.ndarray | None = None
+        self._num_rows = 0
 
     def __call__(self, observations: Any, begun: np.ndarray) -> Any:
         """Choose an action for each row of a nested batch.
@@ -54,11 +56,29 @@ class Acting:
             begun: (N,) bool, rows whose observations are the first of an episode. At the first
                 step without a state, all of them are taken to be.
         """
+        kept = self._kept if self.state is not None else None
+        if kept is not None:
+            shown = np.zeros(self._num_rows, np.int64)  # rows that are over show the first one's
+            shown[kept] = np.arange(len(kept))
+            observations, begun = _rows(observations, shown), begun[shown]
+        self._num_rows = len(begun)
         past = {} if self.state is None else {"state": self.state, "episode_start": begun}
         actions, self.state = self._predict(observations, **past, **self._settings)
-        return actions
+        return actions if kept is None else np.asarray(actions)[kept]
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with some of the rows, in the order given."""
-        if self.state is not None:
-            self.state = tuple(part[:, list(rows)] for part in self.state)
+        """Go on with some of the rows, in the order given.
+
+        A policy with a state goes on being shown as many rows, whatever its state is made of.
+        """
+        index = np.asarray(rows, np.int64)
+        self._kept = index if self._kept is None else self._kept[index]
+
+
+def _rows(batch: Any, index: np.ndarray) -> Any:
+    """Choose rows of a nested batch."""
+    if isinstance(batch, Mapping):
+        return {key: _rows(part, index) for key, part in batch.items()}
+    if isinstance(batch, tuple):
+        return tuple(_rows(part, index) for part in batch)
+    return np.asarray(batch)[index]
