@@ -236,7 +236,7 @@ def test_evaluation_and_collection_hand_the_memory_on(monkeypatch):
 
 
 def test_a_dream_by_the_agent_knows_the_frames_before_it(monkeypatch):
-    agent = remembering().learn(64)
+    agent = remembering(tokenizer_steps=200).learn(64)  # decoded and encoded, frames are the same
     model, other = agent.world_model, copy.deepcopy(agent.world_model)
     dataset = model.dataset(agent.episodes)
     for length in (2, 4, model.dynamics.reach):
