@@ -298,6 +298,7 @@ def test_what_does_not_fit_is_named():
     agent = remembering().learn(64)
     frames = agent.episodes[0].observations["observation"]
     _, state = agent.predict(frames[:2])
+    assert state is not None
     with pytest.raises(ShapeError, match="`state` must be what `predict` gave for as many"):
         agent.predict(frames[:1], state)
     with pytest.raises(ShapeError, match="`state` must be what `predict` gave for as many"):
