@@ -56,6 +56,9 @@ class DreamConfig(Config):
     that few have tried in front of them."""
     starts: StartConfig = StartConfig(first_share=0.25, rare_share=0.25, recent_share=0.25)
     """Which real moments dreams start at."""
+    memory: bool = False
+    """Whether the policy sees the model's own summary of the past beside the newest frame, in
+    dreams and in the real environment: for tasks that ask for what is no longer in sight."""
     fresh_rounds: bool = True
     """Whether each collection begins new episodes in all rows, rather than going on with those of
     the last one: an agent that is stuck sees more of the environment so."""

@@ -29,12 +29,11 @@ from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults, observ
 from worldgen.agents.dream_training import DreamProgress, train_in_dream
 from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor
-from worldgen.agents.recording_ppo import RecordingPPO
+from worldgen.agents.remembering_ppo import RememberingPPO, policy_with_memory
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
 from worldgen.data.episodes import Episodes
 from worldgen.envs import ImaginedVecEnv
-from worldgen.errors import ConfigError
 from worldgen.memory import release_memory
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
@@ -46,7 +45,7 @@ _CHECKPOINT_EVERY = 100
 """Gradient steps of the world model between two writes of `fit_checkpoint`."""
 
 
-class DreamPPO(RecordingPPO):
+class DreamPPO(RememberingPPO):
     """Collect real episodes, fit a world model, train by PPO in its dreams; again and again.
 
     To its user it is an SB3 algorithm. `total_timesteps` and `num_timesteps` count real
@@ -69,7 +68,8 @@ class DreamPPO(RecordingPPO):
 
     Args:
         policy: As in SB3. "MultiInputPolicy" and "MlpPolicy" read observations by
-            `SymbolicExtractor` unless `policy_kwargs` says otherwise.
+            `SymbolicExtractor` unless `policy_kwargs` says otherwise. With `memory=True` they are
+            the same, since what the policy reads is a Dict.
         env: A Gymnasium id, an `EnvironmentSpec` or a function that makes the environment, for
             `n_envs` rows; an environment; or an SB3 `VecEnv` of prepared environments. None
             with `episodes`, whose spaces are taken, for `train_offline`.
@@ -138,6 +138,8 @@ class DreamPPO(RecordingPPO):
             device = world_model.device
         if policy in ("MlpPolicy", "MultiInputPolicy"):
             policy_kwargs = {"features_extractor_class": SymbolicExtractor, **(policy_kwargs or {})}
+        if self.config.memory:
+            policy = policy_with_memory(policy, policy_kwargs)
         super().__init__(
             policy,
             env,
@@ -169,33 +171,8 @@ class DreamPPO(RecordingPPO):
             require(first > 0 or len(self.episodes) > 0, "initial_steps", rule, first)
             self._setup_model()
 
-    def _setup_model(self) -> None:
-        super()._setup_model()
-        if self._world_model is None:
-            self._world_model = WorldModel.for_spaces(
-                self._real_space,
-                self.action_space,
-                environment=self._environment,
-                config=self._model_config,
-                seed=derived_seed(self._entropy, "world model"),
-                device=self.device,
-            )
-        model = self._world_model
-        model.check_compatible(self._real_space, self.action_space)
-        if model.device != self.device:
-            raise ConfigError(
-                f"`device` must be the world model's, {model.device}, got {self.device}"
-            )
-        self._model_config = model.config
-
     def _maybe_recommend_cpu(self, mlp_class_name: str = "") -> None:
         """Say nothing: the world model makes good use of a GPU."""
-
-    @property
-    def world_model(self) -> WorldModel:
-        """The model of the environment."""
-        assert self._world_model is not None
-        return self._world_model
 
     def learn(
         self,
@@ -280,7 +257,7 @@ class DreamPPO(RecordingPPO):
         left = self._total_timesteps - self.num_timesteps
         num_vec_steps = min(-(-missing // self.n_envs), left // self.n_envs)
         seed = derived_seed(self._entropy, "actions", self.num_timesteps)
-        choose = self._random_actions(seed) if self.round == 0 else self._policy_actions
+        choose = self._random_actions(seed) if self.round == 0 else self._policy_actions()
         with self._progress("collect", num_vec_steps * self.n_envs) as bar:
             if not self._collect(num_vec_steps, choose, callback, bar):
                 return None
@@ -344,6 +321,7 @@ class DreamPPO(RecordingPPO):
             starts=self.episodes,
             novelty=self.config.novelty,
             start_config=self.config.starts,
+            memory=self.config.memory,
             seed=derived_seed(self._entropy, "dream", self.round),
         )
         with self._progress("dream", timesteps) as bar:

@@ -10,7 +10,7 @@ Functions:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from worldgen.acting import Acting
 from worldgen.config import require
 from worldgen.data.environment import EnvLike, episode_success, make_env
 from worldgen.errors import ConfigError
@@ -80,7 +81,8 @@ def evaluate_agent(
 
     Args:
         policy: An SB3 model or policy, a function from a nested batch of observations to
-            actions, or None for random actions.
+            actions, or None for random actions. A model that gives a state beside its actions
+            gets it back at the next step.
         environment: An id, an `EnvironmentSpec` or a function, or one environment object.
         num_episodes: Episodes to play.
         seed: First seed; training should not have seen it.
@@ -122,7 +124,7 @@ class _Game:
 
 def _play(
     envs: list[gym.Env[Any, Any]],
-    choose: Callable[[Any], Any],
+    choose: _Chooser,
     seeds: range,
     max_episode_steps: int,
 ) -> dict[int, _Game]:
@@ -133,15 +135,19 @@ def _play(
     space = envs[0].observation_space
     while games:
         batch = unflatten(space, stack(space, [game.observation for game in games]))
-        actions = np.asarray(choose(batch))
+        actions = np.asarray(choose(batch, np.array([game.length == 0 for game in games])))
         going: list[_Game] = []
-        for game, action in zip(games, actions, strict=True):
+        kept: list[int] = []
+        for row, (game, action) in enumerate(zip(games, actions, strict=True)):
             over = _step(game, action) or game.length >= max_episode_steps
             if over:
                 played[game.seed] = game
             following = _next_game(game.env, waiting) if over else game
             if following is not None:
                 going.append(following)
+                kept.append(row)
+        if len(kept) < len(games):
+            choose.keep(kept)
         games = going
     return played
 
@@ -162,21 +168,42 @@ def _step(game: _Game, action: Any) -> bool:
     return over
 
 
+class _Chooser(Protocol):
+    """Actions for a batch of observations, and which of them are first ones."""
+
+    def __call__(self, batch: Any, begun: np.ndarray, /) -> Any: ...
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the rows."""
+
+
+class _ByObservation:
+    """A `_Chooser` that knows nothing but the newest observations."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self._function = function
+
+    def __call__(self, batch: Any, begun: np.ndarray, /) -> Any:
+        return self._function(batch)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Remember nothing of any row."""
+
+
 def _chooser(
     policy: Predicts | Callable[[Any], Any] | None,
     action_space: spaces.Space[Any],
     deterministic: bool,
     seed: int,
-) -> Callable[[Any], Any]:
+) -> _Chooser:
     if policy is None:
         space = copy.deepcopy(action_space)
         space.seed(derived_seed(seed, "random actions") % 2**32)
-        return lambda batch: [space.sample() for _ in range(_rows(batch))]
+        return _ByObservation(lambda batch: [space.sample() for _ in range(_rows(batch))])
     if hasattr(policy, "predict"):
-        predict = policy.predict
-        return lambda batch: predict(batch, deterministic=deterministic)[0]
+        return Acting(policy.predict, deterministic=deterministic)
     if callable(policy):
-        return policy
+        return _ByObservation(policy)
     raise ConfigError(
         f"`policy` must be None, callable or have `predict`, got {type(policy).__name__}"
     )

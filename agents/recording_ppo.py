@@ -218,10 +218,6 @@ class RecordingPPO(PPO):
         space.seed(seed % 2**32)
         return lambda: np.stack([space.sample() for _ in range(self.n_envs)])
 
-    def _policy_actions(self) -> np.ndarray:
-        assert self._last_obs is not None
-        return self.predict(self._last_obs, deterministic=False)[0]
-
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_episodes"]
 

@@ -94,14 +94,14 @@ ARMS: dict[str, Callable[[Task, int, LearningCurve], Made]] = {
 }
 
 
-def acting_policy(agent: BaseAlgorithm, seed: int) -> Callable[[Any], np.ndarray]:
+def acting_policy(agent: BaseAlgorithm, seed: int) -> BaseAlgorithm | Callable[[Any], np.ndarray]:
     """Give what plays in an agent's evaluations: by sampling, as it acts in training.
 
     DQN takes a random action with its last epsilon, for each episode on its own: SB3's `predict`
     would do so for all at once, with the epsilon of the moment.
     """
     if not isinstance(agent, DQN):
-        return lambda observations: agent.predict(observations, deterministic=False)[0]
+        return agent  # with the state that it may carry
     epsilon, generator = agent.exploration_final_eps, np.random.default_rng(seed)
     assert isinstance(agent.action_space, spaces.Discrete)
     choices = int(agent.action_space.n)

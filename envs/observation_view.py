@@ -6,6 +6,7 @@ Classes:
 
 Functions:
     standardised_vectors: the code vectors as an agent is shown them.
+    with_memory: a space with room for the memory.
     load_tokenizer: the tokenizer of a model, a tokenizer or a path to either.
 """
 
@@ -26,7 +27,14 @@ from worldgen.spaces import ROOT, flatten
 from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
 
-__all__ = ["MEMORY", "ObservationMode", "ObservationView", "load_tokenizer", "standardised_vectors"]
+__all__ = [
+    "MEMORY",
+    "ObservationMode",
+    "ObservationView",
+    "load_tokenizer",
+    "standardised_vectors",
+    "with_memory",
+]
 
 ObservationMode = Literal["decoded", "tokens", "embeddings"]
 """The environment's own space, token numbers, or the tokens' code vectors, standardised."""
@@ -78,7 +86,7 @@ class ObservationView:
         self._tokenizer, self._mode = tokenizer, mode
         self._seen: Tensor | None = None
         self._plain = self._make_space()
-        self.space = _with_memory(self._plain, memory) if memory else self._plain
+        self.space = with_memory(self._plain, memory) if memory else self._plain
 
     def _make_space(self) -> spaces.Space[Any]:
         if self._mode == "decoded":
@@ -124,7 +132,12 @@ class ObservationView:
         return {ROOT: shown.flatten(1).cpu().numpy()}
 
 
-def _with_memory(space: spaces.Space[Any], size: int) -> spaces.Dict:
+def with_memory(space: spaces.Space[Any], size: int) -> spaces.Dict:
+    """Put a summary of the past of `size` entries beside observations.
+
+    Raises:
+        SpaceError: If they have a part "memory" already.
+    """
     parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {ROOT: space}
     if MEMORY in parts:
         raise SpaceError(

@@ -10,7 +10,7 @@ Functions:
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv
 from torch import Tensor
 
 from worldgen.checkpoint import folder_kind
+from worldgen.data.token_dataset import Context
 from worldgen.envs.dream_rows import load_model
 from worldgen.errors import ConfigError
 from worldgen.tokenizer import Tokenizer
@@ -35,26 +36,40 @@ class RealRows:
 
     Args:
         model: A trained world model. The weights of a later fit are taken at the next `restart`.
-        env: The environment, in the spaces that the model was built for.
-
-    Raises:
-        SpaceError: If the model was built for other spaces.
+        num_rows: B.
     """
 
-    def __init__(self, model: WorldModel, env: gym.Env[Any, Any] | VecEnv) -> None:
-        model.check_compatible(env.observation_space, env.action_space)
+    def __init__(self, model: WorldModel, num_rows: int) -> None:
         self.model, self._num_fits = model, -1
-        self._engine = model.imagination(env.num_envs if isinstance(env, VecEnv) else 1)
+        self._engine = model.imagination(num_rows)
+
+    @classmethod
+    def of(cls, env: gym.Env[Any, Any] | VecEnv, model: WorldModel) -> Self:
+        """Make as many rows as an environment has.
+
+        Raises:
+            SpaceError: If the model was built for other spaces.
+        """
+        model.check_compatible(env.observation_space, env.action_space)
+        return cls(model, env.num_envs if isinstance(env, VecEnv) else 1)
 
     @property
     def memory(self) -> Tensor:
         """The model's summary of what was before the newest frames, (B, D) float32."""
         return self._engine.summary
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the weights are those of the model's last fit."""
+        return self._num_fits == self.model.num_fits
+
     def restart(self, tokens: Tensor) -> None:
         """Begin all rows at first frames (B, K)."""
-        same = self._num_fits == self.model.num_fits
-        self._engine.reset(self.model.first_frames(tokens), same_weights=same)
+        self.restart_behind(self.model.first_frames(tokens))
+
+    def restart_behind(self, context: Context) -> None:
+        """Begin all rows at the newest frames of a context, of up to `Dynamics.reach` frames."""
+        self._engine.reset(context, same_weights=self.is_current)
         self._num_fits = self.model.num_fits
 
     def restart_rows(self, rows: np.ndarray, tokens: Tensor) -> None:
@@ -64,7 +79,11 @@ class RealRows:
 
     def advance(self, actions: Any, tokens: Tensor) -> None:
         """Read what was done in the newest frames, (B, *action shape), and what came, (B, K)."""
-        self._engine.follow(self.model.encode_actions(actions), tokens)
+        self.follow(self.model.encode_actions(actions), tokens)
+
+    def follow(self, actions: Tensor, tokens: Tensor) -> None:
+        """Do what `advance` does, with encoded actions (B, A)."""
+        self._engine.follow(actions, tokens)
 
 
 def load_model_with_memory(source: WorldModel | Tokenizer | str | Path) -> WorldModel:

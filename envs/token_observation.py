@@ -75,7 +75,7 @@ class TokenObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordCo
         text = any(isinstance(leaf, spaces.Text) for leaf in leaves(tokenizer.space).values())
         gym.ObservationWrapper.__init__(self, prepare_env(env, text=text))
         self._shown = _Shown(tokenizer, mode, self.env.observation_space, whole)
-        self._rows = RealRows(whole, self.env) if whole else None
+        self._rows = RealRows.of(self.env, whole) if whole else None
         self.observation_space = self._shown.space
 
     def reset(
@@ -134,7 +134,7 @@ class VecTokenObservation(VecEnvWrapper):
             )
         whole = load_model_with_memory(model) if memory else None
         self._shown = _Shown(load_tokenizer(whole or model), mode, venv.observation_space, whole)
-        self._rows = RealRows(whole, venv) if whole else None
+        self._rows = RealRows.of(venv, whole) if whole else None
         super().__init__(venv, observation_space=self._shown.space)
 
     def reset(self) -> VecEnvObs:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from worldgen.acting import Acting, State
 from worldgen.errors import ConfigError, ShapeError
 
 __all__ = ["Policy", "Rollout", "action_source"]
@@ -56,9 +57,16 @@ class Rollout:
 
 
 def action_source(
-    actions: Any, policy: Any, horizon: int | None
+    actions: Any, policy: Any, horizon: int | None, remembered: Callable[[], State | None]
 ) -> tuple[Callable[[int, Callable[[Tensor], Any], Tensor], Any], int]:
-    """Make the function that gives the actions of a time, and the horizon."""
+    """Make the function that gives the actions of a time, and the horizon.
+
+    Args:
+        actions: (B, H, ...) or None.
+        policy: What chooses them in their place, or None.
+        horizon: H, with a policy.
+        remembered: Gives the state of a policy that carries one, before the first action.
+    """
     if (actions is None) == (policy is None):
         raise ConfigError("`imagine` must be given either `actions` or `policy`")
     if actions is not None:
@@ -71,5 +79,16 @@ def action_source(
     if horizon is None or horizon < 1:
         raise ConfigError(f"`horizon` must be at least 1, got {horizon}")
     if hasattr(policy, "predict"):
-        return (lambda time, decode, tokens: policy.predict(decode(tokens))[0]), horizon
+        return _asking(Acting(policy.predict), remembered), horizon
     return (lambda time, decode, tokens: policy(decode(tokens))), horizon
+
+
+def _asking(
+    acting: Acting, remembered: Callable[[], State | None]
+) -> Callable[[int, Callable[[Tensor], Any], Tensor], Any]:
+    def choose(time: int, decode: Callable[[Tensor], Any], tokens: Tensor) -> Any:
+        if time == 0:
+            acting.state = remembered()
+        return acting(decode(tokens), np.zeros(len(tokens), dtype=bool))
+
+    return choose

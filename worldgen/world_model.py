@@ -293,7 +293,10 @@ class WorldModel:
         Args:
             context: A `Context`, or a nested batch (B, ...) of first observations.
             actions: (B, H, *action shape), or None with a policy.
-            policy: An SB3 model or a function from a nested batch of observations to actions.
+            policy: An SB3 model or a function from a nested batch of observations to actions. A
+                model that gives a state beside its actions gets it back at the next step; of the
+                frames before the last of `context` it knows where it has `state_before`, as
+                `DreamPPO` has.
             horizon: H, with a policy.
             sampler: How frames are sampled; None takes the config's.
             seed: Of the dream.
@@ -302,7 +305,8 @@ class WorldModel:
             ConfigError: If not exactly one of `actions` and `policy` is given, or `horizon`
                 is under 1.
         """
-        choose, horizon = action_source(actions, policy, horizon)
+        remember = getattr(policy, "state_before", lambda *_: None)
+        choose, horizon = action_source(actions, policy, horizon, lambda: remember(self, context))
         if not isinstance(context, Context):
             context = self.first_frames(self.encode(context))
         engine = self.imagination(len(context), sampler=sampler, seed=seed)

@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 
+from worldgen.acting import Acting
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
 from worldgen.data.episode import EpisodeBuilder
@@ -30,7 +31,8 @@ from worldgen.spaces import unflatten
 
 __all__ = ["collect"]
 
-Chooser: TypeAlias = Callable[[Any], Any]
+Chooser: TypeAlias = Callable[[Any, np.ndarray], Any]
+"""Actions for a batch of observations, and which of them are first ones."""
 
 
 @runtime_checkable
@@ -41,7 +43,7 @@ class _Model(Protocol):
 def collect(
     env: EnvLike | VectorEnv[Any, Any, Any],
     num_steps: int,
-    policy: _Model | Chooser | None = None,
+    policy: _Model | Callable[[Any], Any] | None = None,
     *,
     seed: int = 0,
     num_envs: int = 8,
@@ -63,7 +65,8 @@ def collect(
             autoreset mode, of whose last step the rows beyond `num_steps` are left out.
         num_steps: Real environment steps over all rows.
         policy: None for uniform random actions, an SB3 model, or a function from a batch of
-            observations, nested as in the environment, to a batch of actions.
+            observations, nested as in the environment, to a batch of actions. A model that gives
+            a state beside its actions gets it back at the next step.
         seed: Each row is seeded at its first reset with a number that is derived from `seed`
             and the row, so that other seeds give other data in every row. A SyncVectorEnv or
             AsyncVectorEnv gets the list of these numbers, any other vector environment the
@@ -102,20 +105,20 @@ def _empty_episodes(rows: Rows, path: str | Path | None, overwrite: bool) -> Epi
     return Episodes.create(path, *spaces_of, environment=rows.environment, overwrite=overwrite)
 
 
-def _chooser(policy: _Model | Chooser | None, rows: Rows, seed: int) -> Chooser:
+def _chooser(policy: _Model | Callable[[Any], Any] | None, rows: Rows, seed: int) -> Chooser:
     if policy is None:
         return _random_actions(rows.action_space, rows.num_rows, seed)
     if isinstance(policy, _Model):
-        return lambda observations: policy.predict(observations, deterministic=False)[0]
+        return Acting(policy.predict, deterministic=False)
     if callable(policy):
-        return policy
+        return lambda observations, _: policy(observations)
     raise ConfigError(f"`policy` must be None, an SB3 model or a function, got {policy!r}")
 
 
 def _random_actions(space: spaces.Space[Any], num_rows: int, seed: int) -> Chooser:
     space = copy.deepcopy(space)  # The environment's own generator stays as it is.
     space.seed(_action_seed(seed))
-    return lambda _: np.stack([space.sample() for _ in range(num_rows)])
+    return lambda *_: np.stack([space.sample() for _ in range(num_rows)])
 
 
 def _row_seeds(seed: int, num_rows: int) -> list[int]:
@@ -165,26 +168,28 @@ class _Collection:
 
     def run(self, num_steps: int, seed: int) -> None:
         observations = self._rows.reset(_row_seeds(seed, self._rows.num_rows))
-        self._begin(np.ones(self._rows.num_rows, dtype=bool), observations)
+        begun = np.ones(self._rows.num_rows, dtype=bool)
+        self._begin(begun, observations)
         remaining = num_steps
         while True:
-            actions = self._actions(observations)
+            actions = self._actions(observations, begun)
             step = self._rows.step(actions, remaining)
             remaining -= self._record(step, actions, remaining)
             if remaining == 0:
                 break  # Before `_begin` drops the steps of rows that are not recorded any more.
             self._begin(step.begun, step.observations)
-            observations = step.observations
+            observations, begun = step.observations, step.begun
         self._episodes.extend(self._builder.cut())
 
     def _begin(self, begun: np.ndarray, observations: dict[str, np.ndarray]) -> None:
         for row in np.flatnonzero(begun).tolist():
             self._builder.begin(row, {path: batch[row] for path, batch in observations.items()})
 
-    def _actions(self, observations: dict[str, np.ndarray]) -> np.ndarray:
+    def _actions(self, observations: dict[str, np.ndarray], begun: np.ndarray) -> np.ndarray:
         """Choose actions (N, ...) in the action space's dtype, and check them."""
         space, num_rows = self._rows.action_space, self._rows.num_rows
-        actions = np.asarray(self._choose(unflatten(self._rows.observation_space, observations)))
+        nested = unflatten(self._rows.observation_space, observations)
+        actions = np.asarray(self._choose(nested, begun))
         expected = (num_rows, *(space.shape or ()))
         if actions.shape != expected:
             raise ShapeError(f"`policy` must give actions of shape {expected}, got {actions.shape}")
