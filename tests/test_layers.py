@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"worldgen.errors", "worldgen.memory", "worldgen.version"}),
+    frozenset({"worldgen.acting", "worldgen.errors", "worldgen.memory", "worldgen.version"}),
     frozenset(
         {
             "worldgen.config",
