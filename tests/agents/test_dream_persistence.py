@@ -40,9 +40,11 @@ print(json.dumps([before, tokens, agent.num_timesteps, agent.imagined_timesteps,
 """
 
 
-@pytest.mark.parametrize("env_id", [DICT, IMAGE])
-def test_another_process_acts_alike_and_goes_on(env_id, tmp_path, repository):
-    agent = make_agent(env_id, n_envs=4, episodes_path=tmp_path / "episodes").learn(64)
+@pytest.mark.parametrize(("env_id", "memory"), [(DICT, False), (IMAGE, False), (IMAGE, True)])
+def test_another_process_acts_alike_and_goes_on(env_id, memory, tmp_path, repository):
+    agent = make_agent(env_id, n_envs=4, memory=memory, episodes_path=tmp_path / "episodes").learn(
+        64
+    )
     agent.save(tmp_path / "agent")
     tests = str(repository / "tests")
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path), env_id, tests]
