@@ -50,6 +50,14 @@ class DynamicsTrainingConfig(Config):
     """Gaussian diffusion: mean of the logarithm of the drafts' noise levels (EDM: -1.2)."""
     log_sigma_std: float = 1.2
     """Gaussian diffusion: its standard deviation."""
+    action_share: float = 1.0
+    """Windows from which choosing actions is learned, where `DynamicsConfig.goal_horizon` asks
+    for it, as a share of the batch; they are drawn for it alone, anywhere and each as likely."""
+    return_share: float = 0.3
+    """Share of the actions learned in view of a return; the others are in view of a goal."""
+    dropped_share: float = 0.15
+    """Share of the actions learned in view of nothing, for guidance (Ho and Salimans: 0.1 to
+    0.2)."""
     corrupted_share: float = 0.0
     """Mean share of past tokens replaced by tokens of other frames, meant to let dreams survive
     their own mistakes; all dreams that were measured got worse by it (docs/decisions/0020)."""
@@ -68,6 +76,9 @@ class DynamicsTrainingConfig(Config):
             "hard_share",
             "draft_share",
             "unseen_share",
+            "action_share",
+            "return_share",
+            "dropped_share",
             "corrupted_share",
             "final_rate",
         ):
