@@ -46,9 +46,9 @@ _HELD_OUT = 1_000_000
 class Config(Settings):
     """What to measure."""
 
-    num_steps: int = 40_000
+    num_steps: int = 30_000
     """Environment steps of mixed random and scripted play to learn from."""
-    gradient_steps: int = 1_500
+    gradient_steps: int = 1_000
     """Of the dynamics."""
     batch_size: int = 96
     """Windows a gradient step, of two frames."""
@@ -58,14 +58,16 @@ class Config(Settings):
     """How far ahead the goals lie, in environment steps."""
     weights: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
     """Of the guidance."""
-    candidates: tuple[int, ...] = (1, 16)
+    candidates: tuple[int, ...] = (1, 8)
     """Dreams of a start, of which one is kept."""
     temperatures: tuple[float, ...] = (1.0, 0.0)
     """Of the frames."""
-    pairs: int = 256
+    pairs: int = 200
     """Starts and goals at each distance."""
     held_out_episodes: int = 64
     """Episodes that they come from, by players with all shares of random actions."""
+    timed_steps: int = 40
+    """Gradient steps with and without actions, to compare their processor time."""
     seed: int = 0
     """Of data, weights, training and draws."""
 
@@ -73,9 +75,7 @@ class Config(Settings):
         """Give the model's settings."""
         return WorldModelConfig(
             tokenizer=TokenizerConfig(quantizer=QuantizerConfig(num_codes=48)),
-            dynamics=DynamicsConfig(
-                context=1, transformer=TransformerConfig(layers=3), goal_horizon=goal_horizon
-            ),
+            dynamics=DynamicsConfig(context=1, goal_horizon=goal_horizon),
             training=DynamicsTrainingConfig(
                 gradient_steps=self.gradient_steps, batch_size=self.batch_size, window=2
             ),
@@ -96,24 +96,16 @@ def main(
         output: Folder of fill_in.json and fill_in.md.
     """
     torch.set_num_threads(1)
-    trained = {
-        horizon: Parts(parts).get(
-            f"model-{horizon}-{config.seed}",
-            {"model": config.model(horizon).to_dict(), "num_steps": config.num_steps},
-            lambda horizon=horizon: _train(config, horizon, parts),  # type: ignore[misc]
-        )
-        for horizon in (0, config.goal_horizon)
-    }
-    without, model = (WorldModel.load(trained[horizon]["folder"]) for horizon in trained)
-    bench = _Bench(model, config)
-    rows = bench.goals()
+    settings = {"model": config.model(config.goal_horizon).to_dict(), "num_steps": config.num_steps}
+    name = f"model-{config.seed}"
+    trained = Parts(parts).get(name, settings, lambda: _train(config, parts))
+    bench = _Bench(WorldModel.load(trained["folder"]), config)
     result = {
         "provenance": provenance(),
         "config": config.to_dict(),
-        "training_seconds": {str(h): trained[h]["seconds"] for h in trained},
-        "action_loss": trained[config.goal_horizon]["action_loss"],
-        "other_weights_equal": _others_equal(without, model),
-        "rows": rows,
+        "training": trained,
+        "cost": _cost(config),
+        "rows": bench.goals(),
         "returns": bench.returns(),
     }
     output.mkdir(parents=True, exist_ok=True)
@@ -123,29 +115,38 @@ def main(
     return result
 
 
-def _train(config: Config, goal_horizon: int, parts: Path) -> dict[str, Any]:
-    """Train one model; gives its folder and the processor seconds of the dynamics."""
+def _train(config: Config, parts: Path) -> dict[str, Any]:
+    """Train the model; gives its folder, processor seconds and losses."""
     episodes = collect_mixed(_SPEC, config.num_steps, seed=config.seed)
-    model = WorldModel.for_env(_SPEC, config=config.model(goal_horizon), seed=config.seed)
-    model.fit(episodes, dynamics_steps=0, progress=False)
-    model.num_fits = 0
+    settings = config.model(config.goal_horizon)
+    model = WorldModel.for_env(_SPEC, config=settings, seed=config.seed)
     begun = time.process_time()
     fitted = model.fit(episodes, progress=False)
-    folder = parts / f"trained-{goal_horizon}-{config.seed}"
+    seconds = time.process_time() - begun
+    folder = parts / f"trained-{config.seed}"
     model.save(folder, overwrite=True)
+    return {"folder": str(folder), "seconds": seconds, "metrics": fitted.metrics}
+
+
+def _cost(config: Config) -> dict[str, Any]:
+    """Make a few gradient steps with and without actions: processor time, and what differs."""
+    episodes = collect_mixed(_SPEC, 4_000, seed=config.seed)
+    steps, seconds, weights = config.timed_steps, {}, {}
+    for horizon in (0, config.goal_horizon):
+        model = WorldModel.for_env(_SPEC, config=config.model(horizon), seed=config.seed)
+        model.fit(episodes, dynamics_steps=0, progress=False)
+        begun = time.process_time()
+        model.fit(episodes, dynamics_steps=steps, progress=False)
+        seconds[horizon] = (time.process_time() - begun) / steps
+        weights[horizon] = model.dynamics.state_dict()
+    without, learned = weights.values()
     return {
-        "folder": str(folder),
-        "seconds": time.process_time() - begun,
-        "action_loss": fitted.metrics.get("dynamics/action_loss"),
+        "seconds_without": seconds[0],
+        "seconds_with": seconds[config.goal_horizon],
+        "other_weights_equal": all(torch.equal(v, learned[name]) for name, v in without.items()),
+        "weights_without": sum(value.numel() for value in without.values()),
+        "weights_with": sum(value.numel() for value in learned.values()),
     }
-
-
-def _others_equal(without: WorldModel, model: WorldModel) -> bool:
-    """Whether all weights but those that score actions are equal, bit for bit."""
-    learned = model.dynamics.state_dict()
-    return all(
-        torch.equal(value, learned[name]) for name, value in without.dynamics.state_dict().items()
-    )
 
 
 class _Bench:

@@ -52,7 +52,7 @@ class DynamicsTrainingConfig(Config):
     """Gaussian diffusion: its standard deviation."""
     action_share: float = 1.0
     """Windows from which choosing actions is learned, where `DynamicsConfig.goal_horizon` asks
-    for it, as a share of the batch; they are drawn for it alone, anywhere and each as likely."""
+    for it, as a share of the batch, 0 or more; they are drawn for it alone, anywhere, each as likely."""
     return_share: float = 0.3
     """Share of the actions learned in view of a return; the others are in view of a goal."""
     dropped_share: float = 0.15
@@ -68,6 +68,7 @@ class DynamicsTrainingConfig(Config):
             require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
         require(self.window != 1, "window", "be 0 or at least 2", self.window)
         require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
+        require(self.action_share >= 0, "action_share", "be at least 0", self.action_share)
         require(self.log_sigma_std > 0, "log_sigma_std", "be over 0", self.log_sigma_std)
         require(self.learning_rate > 0, "learning_rate", "be over 0", self.learning_rate)
         require(0 <= self.ema_decay < 1, "ema_decay", "be in [0, 1)", self.ema_decay)
@@ -76,7 +77,6 @@ class DynamicsTrainingConfig(Config):
             "hard_share",
             "draft_share",
             "unseen_share",
-            "action_share",
             "return_share",
             "dropped_share",
             "corrupted_share",
