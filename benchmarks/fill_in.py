@@ -31,7 +31,6 @@ from worldgen.dynamics import DynamicsConfig
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.spaces import flatten
 from worldgen.tokenizer import QuantizerConfig, TokenizerConfig
-from worldgen.transformer import TransformerConfig
 
 __all__ = ["Config", "main"]
 

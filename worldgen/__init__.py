@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from worldgen.data.token_dataset import Context
     from worldgen.diffusion.sampler_config import SamplerConfig
     from worldgen.evaluation.fidelity import FidelityReport, evaluate
+    from worldgen.filling import FillIn
     from worldgen.rollout import Rollout
     from worldgen.tokenizer.tokenizer import Tokenizer
     from worldgen.tokenizer.tokenizer_config import TokenizerConfig
@@ -35,6 +36,7 @@ __all__ = [
     "Episode",
     "Episodes",
     "FidelityReport",
+    "FillIn",
     "Rollout",
     "SamplerConfig",
     "Tokenizer",
@@ -53,6 +55,7 @@ _HOMES = {
     "Episode": "worldgen.data.episode",
     "Episodes": "worldgen.data.episodes",
     "FidelityReport": "worldgen.evaluation.fidelity",
+    "FillIn": "worldgen.filling",
     "Rollout": "worldgen.rollout",
     "SamplerConfig": "worldgen.diffusion.masked_diffusion",
     "Tokenizer": "worldgen.tokenizer.tokenizer",

@@ -52,7 +52,7 @@ class DynamicsTrainingConfig(Config):
     """Gaussian diffusion: its standard deviation."""
     action_share: float = 1.0
     """Windows from which choosing actions is learned, where `DynamicsConfig.goal_horizon` asks
-    for it, as a share of the batch, 0 or more; they are drawn for it alone, anywhere, each as likely."""
+    for it, as a share of the batch; at least 0. They are drawn for it alone, each as likely."""
     return_share: float = 0.3
     """Share of the actions learned in view of a return; the others are in view of a goal."""
     dropped_share: float = 0.15

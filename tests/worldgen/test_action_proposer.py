@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.errors import ConfigError, ShapeError
 from worldgen.hindsight import action_loss, draw_aims
 from worldgen.imagination import Imagination
+from worldgen.training_state import load_state, save_state
 from worldgen.transformer import TransformerConfig
 
 TOKENS, CODES, ROWS, HORIZON = 3, 7, 4, 6
@@ -277,13 +279,14 @@ def test_what_is_learned_of_actions_changes_no_other_weight() -> None:
     assert "aim_generator" not in off.state_dict()
 
 
-def test_a_trainer_that_was_saved_goes_on_as_if_it_had_not_been() -> None:
+def test_a_trainer_that_was_saved_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     whole, fresh = trained(goal_horizon=HORIZON), trained(steps=0, goal_horizon=HORIZON)
     broken = trained(steps=0, goal_horizon=HORIZON)
     broken.gradient_steps = fresh.gradient_steps = 6
     for _ in range(3):
         broken.step()
-    fresh.load_state_dict(broken.state_dict())
+    save_state(tmp_path / "state", broken.state_dict())
+    fresh.load_state_dict(load_state(tmp_path / "state"))
     while not fresh.is_finished:
         fresh.step()
     weights: list[dict[str, Tensor]] = [t.dynamics.state_dict() for t in (whole, fresh)]

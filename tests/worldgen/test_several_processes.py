@@ -50,7 +50,8 @@ def test_two_processes_equal_one_on_the_same_batches(
 ) -> None:
     """Weights, and what is a sum over all gradients so far.
 
-    Three drafts, and three windows for actions, go to two processes. The rate is low, since Muon turns the last bit of a gradient into more than that.
+    Three drafts, and three windows for actions, go to two processes. The rate is low, since
+    Muon turns the last bit of a gradient into more than that.
     """
     models, states, logs, results = [], [], [], []
     for devices in (1, 2):
