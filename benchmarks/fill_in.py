@@ -261,8 +261,8 @@ def _episode(seed: int, random_share: float) -> Episode:
     space = env.observation_space
     builder.begin(0, flatten(space, env.reset(seed=seed)[0]))
     while True:
-        action = np.int64(player.act())
-        observation, reward, terminated, truncated, _ = env.step(action)
+        action = np.array(player.act())
+        observation, reward, terminated, truncated, _ = env.step(int(action))
         episode = builder.add(
             0, action, float(reward), terminated, truncated, flatten(space, observation)
         )

@@ -1,7 +1,7 @@
 """In-filling: dreams, actions included, that lead from a start to a goal or to a return.
 
 Classes:
-    FillIn: the trajectories, and when they reach the goal.
+    AimedRollout: the trajectories, and when they reach their goals.
 
 Functions:
     fill_in: the work behind `WorldModel.fill_in`.
@@ -29,14 +29,14 @@ from worldgen.seeding import derived_seed
 if TYPE_CHECKING:
     from worldgen.world_model import WorldModel
 
-__all__ = ["FillIn", "fill_in"]
+__all__ = ["AimedRollout", "fill_in"]
 
 _EXACTLY = SamplerConfig(min_probability_ratio=0.0)
 """Actions are drawn as they were scored, tails included."""
 
 
 @dataclass(frozen=True)
-class FillIn(Rollout):
+class AimedRollout(Rollout):
     """B imagined trajectories of H environment steps, made for a goal or a return."""
 
     reached_after: np.ndarray
@@ -61,7 +61,7 @@ def fill_in(
     num_candidates: int,
     sampler: SamplerConfig | None,
     seed: int,
-) -> FillIn:
+) -> AimedRollout:
     """Dream actions and frames; see `WorldModel.fill_in`."""
     _check(model, goal, desired_return, horizon, guidance, num_candidates)
     if not isinstance(context, Context):
@@ -89,7 +89,7 @@ def fill_in(
         model.observation_space,
     )
     reached_after = np.zeros(len(rows), np.int64) if after is None else after[rows].cpu().numpy()
-    return FillIn(**vars(chosen), reached_after=reached_after)
+    return AimedRollout(**vars(chosen), reached_after=reached_after)
 
 
 def _check(

@@ -29,7 +29,7 @@ from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics, DynamicsConfig
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
-from worldgen.filling import FillIn, fill_in
+from worldgen.filling import AimedRollout, fill_in
 from worldgen.fitting import FitResult, fit_world_model
 from worldgen.imagination import Imagination
 from worldgen.rollout import Policy, Rollout, action_source, stack_steps
@@ -345,7 +345,7 @@ class WorldModel:
         num_candidates: int = 1,
         sampler: SamplerConfig | None = None,
         seed: int = 0,
-    ) -> FillIn:
+    ) -> AimedRollout:
         """Dream B trajectories, actions included, that lead to a goal or to a return.
 
         Actions are drawn one by one, each from its frame, the frames before it, and the aim; the

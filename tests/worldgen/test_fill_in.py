@@ -16,7 +16,7 @@ from worldgen.action_proposer import GOAL, Aim
 from worldgen.dynamics import DynamicsConfig
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, ShapeError
-from worldgen.filling import FillIn
+from worldgen.filling import AimedRollout
 from worldgen.tokenizer import QuantizerConfig, TokenizerConfig
 from worldgen.transformer import TransformerConfig
 
@@ -84,7 +84,7 @@ def played(start: tuple[int, int], actions: np.ndarray) -> list[tuple[tuple[int,
     return found
 
 
-def reached_for_real(dream: FillIn, starts: Any, goals: Any) -> np.ndarray:
+def reached_for_real(dream: AimedRollout, starts: Any, goals: Any) -> np.ndarray:
     """(B,) after how many environment steps, or 0."""
     after = []
     for start, goal, actions in zip(starts, goals, dream.actions, strict=True):
@@ -144,9 +144,9 @@ def test_returns_are_obtained_when_asked_for(model: WorldModel) -> None:
         found[wanted, weight] = real
     assert found[1.0, 2.0].mean() > 3 * found[1.0, 0.0].mean()
     assert (found[0.3, 2.0] == 0.3).mean() > 2 * (found[1.0, 0.0] == 0.3).mean()
-    wanted = np.where(np.arange(len(starts)) % 2, 1.0, 0.3)
-    each = model.fill_in(frames(starts), desired_return=wanted, horizon=HORIZON).returns
-    assert each[wanted == 1.0].mean() > 2 * each[wanted == 0.3].mean()
+    mixed = np.where(np.arange(len(starts)) % 2, 1.0, 0.3)
+    each = model.fill_in(frames(starts), desired_return=mixed, horizon=HORIZON).returns
+    assert each[mixed == 1.0].mean() > 2 * each[mixed == 0.3].mean()
 
 
 def test_scores_are_the_exact_posterior_of_random_play(model: WorldModel) -> None:
