@@ -119,18 +119,19 @@ class ActionProposer(nn.Module):
 
         Args:
             frames: (B, F, K + 1, D), what `embed` gave.
-            past: Keys and values that `Transformer.read` gave for the same frames.
-            sees: What `visible_past` gave for them, (B, F, C).
+            past: Keys and values that `Transformer.read` gave for the same frames; with C = 1
+                none are needed.
+            sees: What `visible_past` gave for them, (B, F, F).
 
         Returns:
             (B, F, A, n), -inf at choices that a dimension does not have.
         """
-        if sees.shape[-1] == 1:  # A frame sees itself alone.
+        if self.transformer.context == 1:  # A frame sees itself alone.
             hidden, _ = self.transformer.read(frames, sees)
             return self.read_out(hidden)
-        earlier = sees.clone()
-        earlier[..., -1] = False  # There stands the action that is to be found.
-        return self.read_out(self.transformer.draft(frames, past, earlier))
+        itself = torch.eye(frames.shape[1], dtype=torch.bool, device=frames.device)
+        # In the past there stands, beside a frame, the action that is to be found.
+        return self.read_out(self.transformer.draft(frames, past, sees & ~itself))
 
     def read_out(self, hidden: Tensor) -> Tensor:
         """Turn outputs (..., K + 1, D) into scores (..., A, n)."""
