@@ -59,7 +59,7 @@ class Config(Settings):
     """Of the guidance."""
     candidates: tuple[int, ...] = (1, 8)
     """Dreams of a start, of which one is kept."""
-    temperatures: tuple[float, ...] = (1.0, 0.0)
+    temperatures: tuple[float, ...] = (1.0,)
     """Of the frames."""
     pairs: int = 200
     """Starts and goals at each distance."""
