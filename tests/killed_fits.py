@@ -37,13 +37,16 @@ METHODS = {
 }
 
 
-def new_model(seed: int = 0, precision: Any = "auto", **training: Any) -> WorldModel:
+def new_model(
+    seed: int = 0, precision: Any = "auto", goal_horizon: int = 0, **training: Any
+) -> WorldModel:
     config = WorldModelConfig(
         tokenizer=TokenizerConfig(hidden=32, quantizer=QuantizerConfig(num_codes=32)),
         dynamics=DynamicsConfig(
             context=2,
             transformer=TransformerConfig(width=16, layers=1),
             precision=precision,
+            goal_horizon=goal_horizon,
         ),
         training=DynamicsTrainingConfig(batch_size=4, **training),
     )

@@ -16,7 +16,6 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.config",
             "worldgen.codes",
             "worldgen.minigrid_state",
-            "worldgen.rollout",
             "worldgen.seeding",
             "worldgen.spaces",
             "worldgen.two_hot",
@@ -32,15 +31,44 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.transformer",
         }
     ),
-    frozenset({"worldgen.data", "worldgen.render", "worldgen.training_state"}),
-    frozenset({"worldgen.diffusion", "worldgen.token_novelty", "worldgen.tokenizer"}),
+    frozenset(
+        {
+            "worldgen.action_proposer",
+            "worldgen.data",
+            "worldgen.render",
+            "worldgen.training_state",
+        }
+    ),
+    frozenset(
+        {
+            "worldgen.diffusion",
+            "worldgen.hindsight",
+            "worldgen.token_novelty",
+            "worldgen.tokenizer",
+        }
+    ),
     frozenset({"worldgen.code_space"}),
     frozenset({"worldgen.dynamics"}),
-    frozenset({"worldgen.dynamics_loss", "worldgen.event_recall", "worldgen.frozen_dynamics"}),
+    frozenset(
+        {
+            "worldgen.dynamics_batch",
+            "worldgen.dynamics_loss",
+            "worldgen.dynamics_optimizers",
+            "worldgen.event_recall",
+            "worldgen.frozen_dynamics",
+        }
+    ),
     frozenset({"worldgen.dynamics_trainer", "worldgen.inspection", "worldgen.surprise"}),
     frozenset({"worldgen.imagination"}),
-    frozenset({"worldgen.fit_checkpoint", "worldgen.fit_log", "worldgen.remote_training"}),
-    frozenset({"worldgen.dynamics_fit"}),
+    frozenset(
+        {
+            "worldgen.fit_checkpoint",
+            "worldgen.fit_log",
+            "worldgen.remote_training",
+            "worldgen.rollout",
+        }
+    ),
+    frozenset({"worldgen.dynamics_fit", "worldgen.filling"}),
     frozenset({"worldgen.fitting"}),
     frozenset({"worldgen.world_model"}),
     frozenset({"worldgen.evaluation", "worldgen.rank", "worldgen.run_folder"}),
@@ -53,8 +81,11 @@ LAYERS: tuple[frozenset[str], ...] = (
 """Bottom to top. A part imports itself and parts of lower layers, never its neighbours."""
 
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-MAY_NAME_THE_TYPES_OF = {("worldgen.fitting", "worldgen.world_model")}
-"""Upward arrows that only annotations follow: fitting is the body of `WorldModel.fit`."""
+MAY_NAME_THE_TYPES_OF = {
+    ("worldgen.fitting", "worldgen.world_model"),
+    ("worldgen.filling", "worldgen.world_model"),
+}
+"""Upward arrows that only annotations follow: bodies of `WorldModel.fit` and `fill_in`."""
 
 MAY_USE_SB3 = ("worldgen.envs", "worldgen.agents", "worldgen.cli", "worldgen.__main__")
 

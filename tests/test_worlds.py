@@ -20,7 +20,7 @@ def _key(space, observation):
     return b"|".join(np.asarray(part).tobytes() for part in flatten(space, observation).values())
 
 
-@pytest.mark.parametrize("name", ["Grid", "Dict", "Image"])
+@pytest.mark.parametrize("name", ["Grid", "Dict", "Image", "Room"])
 def test_what_happens_depends_on_observation_and_action_alone(name):
     env = gym.make(f"worlds/{name}-v0", max_episode_steps=-1)
     env.action_space.seed(0)

@@ -8,19 +8,21 @@ Classes:
     VectorWorld: reals and Box actions; a mass to be brought to rest at the origin.
     DictWorld: a Dict of symbols, a Discrete and a vector.
     ImageWorld: a picture of a square to be moved onto another.
+    RoomWorld: one square to be moved about; two corners that pay differently.
     CountingWorld: counts episodes and environment steps, to find lost or invented frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-__all__ = ["CountingWorld", "DictWorld", "GridWorld", "ImageWorld", "VectorWorld"]
+__all__ = ["CountingWorld", "DictWorld", "GridWorld", "ImageWorld", "RoomWorld", "VectorWorld"]
 
 MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0))
 EMPTY, WALL, KEY, DOOR, GOAL, PIT = range(6)
@@ -193,6 +195,48 @@ class ImageWorld(gym.Env[np.ndarray, np.int64]):
         return picture
 
 
+class RoomWorld(gym.Env[np.ndarray, np.int64]):
+    """Go about a room of 4 by 4 places.
+
+    Observation (4, 4, 1) uint8: 1 where the agent is. Actions 0..3 move right, down, left, up,
+    4 waits. The lower right corner pays 1, the upper right one 0.3, and both end the episode.
+    """
+
+    SIZE = 4
+    PAYS = MappingProxyType({(3, 3): 1.0, (0, 3): 0.3})
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 1, (self.SIZE, self.SIZE, 1), np.uint8)
+        self.action_space = spaces.Discrete(5)
+        self.place = (0, 0)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        row, column = self.np_random.integers(0, (self.SIZE, self.SIZE - 1)).tolist()
+        self.place = (row, column)
+        return self.observation(self.place), {}
+
+    @classmethod
+    def target(cls, place: tuple[int, int], action: int) -> tuple[int, int]:
+        """Say where an action leads."""
+        row, column = np.add(place, (*MOVES, (0, 0))[action]).clip(0, cls.SIZE - 1).tolist()
+        return row, column
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.place = self.target(self.place, int(action))
+        reward = self.PAYS.get(self.place, 0.0)
+        return self.observation(self.place), reward, reward > 0, False, {}
+
+    @classmethod
+    def observation(cls, place: tuple[int, int]) -> np.ndarray:
+        """Show the room with the agent at a place."""
+        cells = np.zeros((cls.SIZE, cls.SIZE, 1), np.uint8)
+        cells[place] = 1
+        return cells
+
+
 class CountingWorld(gym.Env[np.ndarray, np.int64]):
     """Say which environment step of which episode it is, and what the last action was.
 
@@ -236,4 +280,5 @@ gym.register("worlds/Grid-v0", "worlds:GridWorld", max_episode_steps=60)
 gym.register("worlds/Vector-v0", "worlds:VectorWorld", max_episode_steps=50)
 gym.register("worlds/Dict-v0", "worlds:DictWorld", max_episode_steps=40)
 gym.register("worlds/Image-v0", "worlds:ImageWorld", max_episode_steps=40)
+gym.register("worlds/Room-v0", "worlds:RoomWorld", max_episode_steps=40)
 gym.register("worlds/Counting-v0", "worlds:CountingWorld")

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from worldgen.data.token_dataset import Context
     from worldgen.diffusion.sampler_config import SamplerConfig
     from worldgen.evaluation.fidelity import FidelityReport, evaluate
+    from worldgen.filling import AimedRollout
     from worldgen.rollout import Rollout
     from worldgen.tokenizer.tokenizer import Tokenizer
     from worldgen.tokenizer.tokenizer_config import TokenizerConfig
     from worldgen.world_model import WorldModel, WorldModelConfig
 
 __all__ = [
+    "AimedRollout",
     "Context",
     "EnvironmentSpec",
     "Episode",
@@ -53,6 +55,7 @@ _HOMES = {
     "Episode": "worldgen.data.episode",
     "Episodes": "worldgen.data.episodes",
     "FidelityReport": "worldgen.evaluation.fidelity",
+    "AimedRollout": "worldgen.filling",
     "Rollout": "worldgen.rollout",
     "SamplerConfig": "worldgen.diffusion.masked_diffusion",
     "Tokenizer": "worldgen.tokenizer.tokenizer",

@@ -21,6 +21,8 @@ __all__ = ["ActionCodec", "ActionEmbedding"]
 
 _NONE = 0
 """Code of "no action led here" in every discrete dimension."""
+_BOX_CHOICES = 21
+"""Values of an entry of a Box between which is chosen, evenly spaced, the bounds among them."""
 
 
 class ActionCodec:
@@ -32,6 +34,8 @@ class ActionCodec:
     Attributes:
         num_dims: A, entries of an encoded action.
         sizes: Number of codes of each discrete dimension, or None for a Box.
+        num_choices: (A,), between how many values is chosen where actions are drawn: all of a
+            discrete dimension, 21 evenly spaced ones of an entry of a Box.
 
     Raises:
         SpaceError: If the space is another, or a Box without finite bounds.
@@ -57,6 +61,7 @@ class ActionCodec:
                 f"action space {space} is not supported; supported: Discrete, MultiDiscrete, "
                 "MultiBinary, Box with finite bounds"
             )
+        self.num_choices = self.sizes or (_BOX_CHOICES,) * self.num_dims
 
     @property
     def dtype(self) -> torch.dtype:
@@ -89,6 +94,35 @@ class ActionCodec:
         width = np.where(high > low, high - low, 1.0)
         scaled = np.clip((array - low) / width * 2 - 1, -1, 1)
         return torch.from_numpy(scaled.astype(np.float32)).to(device)
+
+    def decode(self, actions: Tensor) -> np.ndarray:
+        """Turn encoded actions (..., A) back into the action space: (..., *action shape)."""
+        values: np.ndarray = actions.cpu().numpy()
+        if isinstance(self.space, spaces.Box):
+            low, high = (b.ravel().astype(np.float64) for b in (self.space.low, self.space.high))
+            values = low + (values.astype(np.float64) + 1) / 2 * (high - low)
+            if self.space.dtype.kind in "iu":
+                values = values.round()
+        else:
+            values = values - 1 + self._start
+        return values.astype(self.space.dtype).reshape(
+            *actions.shape[:-1], *(self.space.shape or ())
+        )
+
+    def to_choices(self, actions: Tensor) -> Tensor:
+        """Say which of `num_choices` encoded actions (..., A) are: int64, from 0.
+
+        "No action" is the first of a discrete dimension, and the middle of a Box.
+        """
+        if self.sizes is not None:
+            return (actions - 1).clamp(min=0)
+        return ((actions.nan_to_num() + 1) / 2 * (_BOX_CHOICES - 1)).round().long()
+
+    def from_choices(self, choices: Tensor) -> Tensor:
+        """Encode what `to_choices` gave, or what was chosen: (..., A)."""
+        if self.sizes is not None:
+            return choices + 1
+        return choices.float() / (_BOX_CHOICES - 1) * 2 - 1
 
     def none(self, *batch: int, device: torch.device | str = "cpu") -> Tensor:
         """Give the code of "no action led here": (*batch, A)."""

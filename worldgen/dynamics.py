@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from worldgen.action_proposer import ActionProposer, Aim
 from worldgen.actions import ActionCodec, ActionEmbedding
 from worldgen.code_space import CodeSpace, NoiseModulation
 from worldgen.codes import OCTAVES, Codebook, CodePort, make_port
@@ -61,6 +62,9 @@ class DynamicsConfig(Config):
     frames_in_flight: int = 1
     """Most frames that may be in the making at once: 1 or 2. With 2 the network also learns to
     predict a frame from one that it has not seen, but whose action it knows."""
+    goal_horizon: int = 0
+    """N, most environment steps in which a goal or a return may be asked for: the network also
+    learns which actions lead there. 0 learns no actions."""
     octaves: int = OCTAVES
     """Frequencies, each twice the last, at which real numbers are read. With all 6, numbers that
     lie side by side look apart, which takes many transitions to see through; after 1,000, 1 or 2
@@ -73,6 +77,8 @@ class DynamicsConfig(Config):
         require(self.process in known, "process", "be 'masked' or 'gaussian'", self.process)
         flight = self.frames_in_flight
         require(flight in (1, 2), "frames_in_flight", "be 1 or 2", flight)
+        horizon = self.goal_horizon
+        require(0 <= horizon <= 512, "goal_horizon", "be in [0, 512]", horizon)
         require(self.octaves >= 0, "octaves", "be at least 0", self.octaves)
 
 
@@ -172,6 +178,15 @@ class Dynamics(nn.Module):
         if config.process == "gaussian":
             self.code_space = CodeSpace(codebooks, embedding_size, width)
             self.noise_modulation = NoiseModulation(config.transformer.layers, width)
+        if config.goal_horizon:  # Last, so that all other weights begin as without.
+            self.codec = codec
+            self.proposer = ActionProposer(
+                config.transformer,
+                config.context,
+                codec.num_choices,
+                config.goal_horizon,
+                self.two_hot.num_bins,
+            )
 
     @property
     def device(self) -> torch.device:
@@ -354,6 +369,36 @@ class Dynamics(nn.Module):
                 made = self.transformer.draft(drafts, seen, sees)
                 return first, self.read_out(made, previous[:count])
             return first, None
+
+    def propose(self, windows: Windows, past: Tensor, aim: Aim) -> Tensor:
+        """Score the actions taken in frames 0..T-2 of training windows, in view of aims.
+
+        Each is scored from its frame and the clean past. Only the proposer gets gradients.
+
+        Args:
+            windows: B windows of T frames.
+            past: (B, T, K), the tokens that the network sees (may be corrupted).
+            aim: (B, T - 1).
+
+        Returns:
+            (B, T - 1, A, n), -inf at choices that a dimension does not have.
+        """
+        previous, actions = past[:, :-1], windows.actions[:, 1:]
+        with torch.no_grad(), self.autocast():
+            table = self.token_table()
+            sees = visible_past(windows.episode[:, :-1], self.config.context)
+            seen: list[tuple[Tensor, Tensor]] = []
+            if self.config.context > 1:
+                _, seen = self.transformer.read(self.embed(table, previous, actions), sees)
+            unknown = self.codec.none(*actions.shape[:2], device=self.device)
+            frames = self.embed(table, previous, unknown)
+            goals = nn.functional.embedding(aim.goal + self.token_offsets, table)
+            returns = self.two_hot.encode(aim.wanted)
+        with self.autocast():
+            logits: Tensor = self.proposer(
+                self.proposer.embed(frames, goals, returns, aim), seen, sees
+            )
+            return logits
 
     @torch.no_grad()
     def summarise(self, context: Context) -> Tensor:

@@ -40,10 +40,22 @@ class DynamicsLoss:
     """(B, T - 1) float32: tokens, summed, and termination of each transition. The reward is left
     out: its size may depend on what no observation shows, and would then never be learned."""
 
+    actions: Tensor | None = None
+    """Cross-entropy of actions, in nats an action; None where none are learned."""
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """The parts that there are."""
+        known = (self.tokens, self.drafts, self.reward, self.termination)
+        return known if self.actions is None else (*known, self.actions)
+
     @property
     def total(self) -> Tensor:
         """Sum of the parts."""
-        return self.tokens + self.drafts + self.reward + self.termination
+        total, *rest = self.parts
+        for part in rest:
+            total = total + part
+        return total
 
 
 def dynamics_loss(

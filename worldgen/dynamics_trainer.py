@@ -7,23 +7,27 @@ Classes:
 from __future__ import annotations
 
 import copy
-import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.utils import clip_grad_norm_
 
 from worldgen.data.token_dataset import TokenDataset, Windows
 from worldgen.diffusion.gaussian_diffusion import draw_noise_levels
 from worldgen.diffusion.masked_diffusion import mask_tokens
 from worldgen.dynamics import Dynamics, NoisyPoints, PointPrediction, Prediction
+from worldgen.dynamics_batch import Batch, OnTensors
 from worldgen.dynamics_loss import DynamicsLoss, denoising_loss, dynamics_loss
+from worldgen.dynamics_optimizers import make_optimizers, rate_factor
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import TrainingError
 from worldgen.event_recall import NUM_COUNTS, count_events, recall
+from worldgen.hindsight import AimedWindows, action_loss, draw_aims
+from worldgen.seeding import derived_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -33,8 +37,6 @@ __all__ = ["RECALL_STEPS", "DynamicsTrainer"]
 RECALL_STEPS = 200
 """Gradient steps over which the recall on rewards and ends is taken."""
 _LOSSES = ("token_loss", "draft_loss", "reward_loss", "termination_loss")
-_WARM_UP = 50
-"""Gradient steps in which the rate rises."""
 _LONG_WINDOW = 5
 """Transitions of a window from which on the whole `event_share` is placed around events."""
 _UNSEEN_OF_EVERY_SECOND = 0.8
@@ -54,7 +56,8 @@ class DynamicsTrainer:
         dataset: Where windows are drawn from.
         config: How.
         gradient_steps: How many in all.
-        generator: Of windows, masks and corruption; on the network's device.
+        generator: Of windows, masks and corruption, and, by its seed, of aims; on the network's
+            device.
         fabric: Of this process, if it is one of several that train together.
         check_every: Gradient steps between two looks at the losses; None is 1 on a CPU and 20 on
             a GPU, where each look waits for it.
@@ -78,12 +81,19 @@ class DynamicsTrainer:
         self.gradient_steps, self.generator = gradient_steps, generator
         self.gradient_step = 0
         self._fabric = fabric
-        self._network: nn.Module = _OnTensors(dynamics)
+        self._network: nn.Module = OnTensors(dynamics)
         if fabric is not None:
             self._network = fabric.setup_module(self._network)
         self._parameters: list[Tensor] = [p for p in dynamics.parameters() if p.requires_grad]
+        proposer = list(dynamics.proposer.parameters()) if dynamics.config.goal_horizon else []
+        self._proposer = [p for p in proposer if p.requires_grad]
+        own = {id(p) for p in self._proposer}
+        self._others = [p for p in self._parameters if id(p) not in own]
+        # With draws and a norm of its own, what is learned of actions changes no other weight.
+        self._aim_generator = torch.Generator(generator.device)
+        self._aim_generator.manual_seed(derived_seed(generator.initial_seed(), "aims"))
         self._average = [p.detach().clone() for p in self._parameters]
-        self._optimizers = _optimizers(dynamics, config)
+        self._optimizers = make_optimizers(dynamics, config)
         self._recent: deque[Tensor] = deque(maxlen=max(1, gradient_steps // 10))
         on_gpu = dynamics.device.type == "cuda"
         self._check_every = check_every or (_UNCHECKED_STEPS if on_gpu else 1)
@@ -112,11 +122,10 @@ class DynamicsTrainer:
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.total.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
-        parts = torch.stack((loss.tokens, loss.drafts, loss.reward, loss.termination)).detach()
-        parts = self._reduced(parts, "mean")
+        norm = self._clip()
+        parts = self._reduced(torch.stack(loss.parts).detach(), "mean")
         self._check(parts.sum(), norm)
-        rate = self.config.learning_rate * _rate(
+        rate = self.config.learning_rate * rate_factor(
             self.gradient_step, self.gradient_steps, self.config.final_rate
         )
         for optimizer in self._optimizers:
@@ -126,16 +135,24 @@ class DynamicsTrainer:
         self.gradient_step += 1
         self._follow()
         self._recent.append(parts)
-        return dict(zip(_LOSSES, parts, strict=True))
+        return dict(zip(self.loss_names, parts, strict=True))
 
-    def _loss(self, batch: _Batch) -> DynamicsLoss:
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Names of the losses that `step` gives, in their order."""
+        return (*_LOSSES, "action_loss") if self._proposer else _LOSSES
+
+    def _clip(self) -> Tensor:
+        """Scale gradients down to the largest norm; gives the norm before."""
+        largest = self.config.max_gradient_norm
+        norm = clip_grad_norm_(self._others, largest)
+        return norm + clip_grad_norm_(self._proposer, largest) if self._proposer else norm
+
+    def _loss(self, batch: Batch) -> DynamicsLoss:
         """Score a batch, or this process's share of it: every n-th window."""
         if self._fabric is not None:
             batch = batch.rows(slice(self._fabric.global_rank, None, self._fabric.world_size))
-        points, sigma = batch.noisy or (None, None)
-        first, drafts = self._network(
-            *vars(batch.windows).values(), batch.past, batch.masked, points, sigma, batch.unseen
-        )
+        first, drafts, actions = self._network(*batch.tensors())
         windows, two_hot = batch.windows, self.dynamics.two_hot
         self._events += count_events(first, windows, two_hot, batch.unseen)
         unmasked = drafts if isinstance(drafts, Prediction) else None
@@ -143,7 +160,16 @@ class DynamicsTrainer:
         if isinstance(drafts, PointPrediction) and batch.noisy is not None:
             made = denoising_loss(drafts, windows, batch.noisy, self.dynamics, len(batch.past))
             loss = replace(loss, drafts=made)
+        if self._proposer:
+            loss = replace(loss, actions=self._action_loss(actions, batch))
         return loss
+
+    def _action_loss(self, logits: Tensor | None, batch: Batch) -> Tensor:
+        """Score actions; a mean over the batch's windows, as the other losses are."""
+        if logits is None or batch.aimed is None:
+            return batch.windows.rewards.new_zeros(())
+        taken = self.dynamics.codec.to_choices(batch.aimed.windows.actions[:, 1:])
+        return action_loss(logits, taken, batch.aimed.known) / len(batch.past)
 
     def gather_events(self) -> None:
         """Bring the counts behind `recall` to the first process; to be called by all at once."""
@@ -184,7 +210,7 @@ class DynamicsTrainer:
         assert isinstance(reduced, Tensor)
         return reduced
 
-    def _draw(self) -> _Batch:
+    def _draw(self) -> Batch:
         """Draw windows, their drafts, and the past as the network is to see it."""
         config, network = self.config, self.dynamics
         context = network.config.context
@@ -205,7 +231,20 @@ class DynamicsTrainer:
                 noisy, masked = self._noise(windows.tokens[:count, 1:]), None
         past = _corrupt(windows.tokens, config.corrupted_share, self.generator)
         unseen = self._hide(windows, count if masked is not None else 0)
-        return _Batch(windows, past, masked, noisy, unseen)
+        return Batch(windows, past, masked, noisy, unseen, self._draw_aims(length))
+
+    def _draw_aims(self, length: int) -> AimedWindows | None:
+        """Draw windows to learn choosing actions from; uniformly, as these were chosen."""
+        config, generator = self.config, self._aim_generator
+        count = round(config.batch_size * config.action_share)
+        horizon = self.dynamics.config.goal_horizon
+        if not horizon or not count:
+            return None
+        windows = self.dataset.sample_windows(count, length, event_share=0.0, generator=generator)
+        past = _corrupt(windows.tokens, config.corrupted_share, generator)
+        shares = config.dropped_share, config.return_share
+        aim, known = draw_aims(self.dataset, windows, horizon, shares, generator)
+        return AimedWindows(windows, past, aim, known)
 
     def _hide(self, windows: Windows, num_drafts: int) -> Tensor | None:
         """Choose frames (B, T) that the network does not see: most of every second one."""
@@ -296,7 +335,7 @@ class DynamicsTrainer:
         if not self._recent:
             return {}
         means = torch.stack(list(self._recent)).mean(0).tolist()
-        return dict(zip(_LOSSES, means, strict=True))
+        return dict(zip(self.loss_names, means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """All that decides how training goes on.
@@ -305,7 +344,7 @@ class DynamicsTrainer:
             TrainingError: If one of the last losses was not finite: no bad state is ever saved.
         """
         self._settle()
-        return {
+        state = {
             "gradient_step": self.gradient_step,
             "dynamics": self.dynamics.state_dict(),
             "average": self._average,
@@ -315,6 +354,9 @@ class DynamicsTrainer:
             "priority": self.dataset.priority,
             "generator": self.generator.get_state(),
         }
+        if self._proposer:
+            state["aim_generator"] = self._aim_generator.get_state()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` gave."""
@@ -329,68 +371,12 @@ class DynamicsTrainer:
         self.dataset.priority.copy_(state["priority"])
         self._events.copy_(state["events"])
         self.generator.set_state(state["generator"].cpu())
+        if self._proposer:
+            self._aim_generator.set_state(state["aim_generator"].cpu())
         self._unchecked.clear()
         self._num_checked = self.gradient_step
         if self._good:
             self._good = copy.deepcopy(self.dynamics.state_dict())
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """What one gradient step learns from; drafts are of the first R of B windows."""
-
-    windows: Windows
-    past: Tensor
-    masked: Tensor | None
-    noisy: NoisyPoints | None
-    unseen: Tensor | None
-
-    def rows(self, rows: slice) -> _Batch:
-        """Choose every n-th window, with its draft if it has one."""
-        return _Batch(
-            self.windows.rows(rows),
-            self.past[rows],
-            None if self.masked is None or not len(self.masked[rows]) else self.masked[rows],
-            None if self.noisy is None else NoisyPoints(*(part[rows] for part in self.noisy)),
-            None if self.unseen is None else self.unseen[rows],
-        )
-
-
-class _OnTensors(nn.Module):
-    """The network with its batch as single tensors, as several processes want their inputs."""
-
-    def __init__(self, dynamics: Dynamics) -> None:
-        super().__init__()
-        self.dynamics = dynamics
-
-    def forward(self, *inputs: Tensor) -> tuple[Prediction, Prediction | PointPrediction | None]:
-        *windows, past, masked, points, sigma, unseen = inputs
-        noisy = None if points is None else NoisyPoints(points, sigma)
-        result: tuple[Prediction, Prediction | PointPrediction | None] = self.dynamics(
-            Windows(*windows), past, masked, noisy, unseen
-        )
-        return result
-
-
-def _optimizers(dynamics: Dynamics, config: DynamicsTrainingConfig) -> list[torch.optim.Optimizer]:
-    matrices = [
-        p for p in dynamics.transformer.blocks.parameters() if p.requires_grad and p.ndim == 2
-    ]
-    chosen = {id(p) for p in matrices}
-    others = [p for p in dynamics.parameters() if p.requires_grad and id(p) not in chosen]
-    rate, decay = config.learning_rate, config.weight_decay
-    return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=decay),
-    ]
-
-
-def _rate(index: int, total: int, final: float) -> float:
-    warm_up = max(1, min(_WARM_UP, total // 10))
-    if index < warm_up:
-        return (index + 1) / warm_up
-    progress = (index - warm_up) / max(1, total - warm_up)
-    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def _corrupt(tokens: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -50,6 +50,14 @@ class DynamicsTrainingConfig(Config):
     """Gaussian diffusion: mean of the logarithm of the drafts' noise levels (EDM: -1.2)."""
     log_sigma_std: float = 1.2
     """Gaussian diffusion: its standard deviation."""
+    action_share: float = 1.0
+    """Windows from which choosing actions is learned, where `DynamicsConfig.goal_horizon` asks
+    for it, as a share of the batch; at least 0. They are drawn for it alone, each as likely."""
+    return_share: float = 0.3
+    """Share of the actions learned in view of a return; the others are in view of a goal."""
+    dropped_share: float = 0.15
+    """Share of the actions learned in view of nothing, for guidance (Ho and Salimans: 0.1 to
+    0.2)."""
     corrupted_share: float = 0.0
     """Mean share of past tokens replaced by tokens of other frames, meant to let dreams survive
     their own mistakes; all dreams that were measured got worse by it (docs/decisions/0020)."""
@@ -60,6 +68,7 @@ class DynamicsTrainingConfig(Config):
             require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
         require(self.window != 1, "window", "be 0 or at least 2", self.window)
         require(self.batch_size >= 1, "batch_size", "be at least 1", self.batch_size)
+        require(self.action_share >= 0, "action_share", "be at least 0", self.action_share)
         require(self.log_sigma_std > 0, "log_sigma_std", "be over 0", self.log_sigma_std)
         require(self.learning_rate > 0, "learning_rate", "be over 0", self.learning_rate)
         require(0 <= self.ema_decay < 1, "ema_decay", "be in [0, 1)", self.ema_decay)
@@ -68,6 +77,8 @@ class DynamicsTrainingConfig(Config):
             "hard_share",
             "draft_share",
             "unseen_share",
+            "return_share",
+            "dropped_share",
             "corrupted_share",
             "final_rate",
         ):

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worldgen.action_proposer import Aim, split_choices
 from worldgen.code_space import as_guess
 from worldgen.codes import CodePort
 from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.dynamics import Dynamics
-from worldgen.transformer import Block, KeyValueCache, attend, gate, modulate
+from worldgen.transformer import Block, KeyValueCache, Transformer, attend, gate, modulate
 
 __all__ = ["FrozenDynamics"]
 
@@ -50,10 +51,7 @@ class FrozenDynamics:
             self._noise_modulation = dynamics.noise_modulation
             self._modulations: dict[float, list[Tensor]] = {}
         transformer = dynamics.transformer
-        self._blocks = [
-            _FrozenBlock(block, transformer.cosine, transformer.sine, dtype)
-            for block in transformer.each_block()
-        ]
+        self._blocks = _freeze(transformer, dtype)
         self._norm, self._period = transformer.norm, transformer.period
         self._outcome = _linear(
             torch.cat([dynamics.reward_head.weight, dynamics.termination_head.weight]),
@@ -61,6 +59,11 @@ class FrozenDynamics:
             dtype,
         )
         self._set_heads(dynamics, dtype)
+        if dynamics.config.goal_horizon:
+            self._proposer, self._codec = dynamics.proposer, dynamics.codec
+            self._proposer_blocks = _freeze(dynamics.proposer.transformer, dtype)
+            head = dynamics.proposer.head
+            self._choices = _linear(head.weight, head.bias, dtype)
 
     def _set_heads(self, dynamics: Dynamics, dtype: torch.dtype) -> None:
         """Prepare scores of the codes that occur in the data."""
@@ -237,15 +240,41 @@ class FrozenDynamics:
         modulation: list[Tensor] | None = None,
     ) -> Tensor:
         """See `Transformer.refine`."""
+        drafts = self._beside(self._blocks, drafts, time, hidden, cache, modulation)
+        return self._norm(drafts).to(self.dtype)  # type: ignore[no-any-return]
+
+    def propose(
+        self, tokens: Tensor, aim: Aim, time: int, hidden: Tensor, cache: KeyValueCache
+    ) -> Tensor:
+        """Score the actions of frames (B, K) in view of aims (B,): (B, A, n) float32."""
+        proposer = self._proposer
+        frames = self.embed(tokens, self._codec.none(len(tokens), device=tokens.device))
+        goals = functional.embedding(aim.goal + self._offsets, self._table)
+        frames = proposer.embed(frames, goals, self.two_hot.encode(aim.wanted), aim)
+        frames = self._beside(self._proposer_blocks, frames, time, hidden, cache)
+        outputs = proposer.transformer.norm(frames).to(self.dtype)
+        scores = functional.linear(outputs[:, 0], *self._choices).float()
+        return split_choices(scores, proposer.num_choices)
+
+    def _beside(
+        self,
+        blocks: list[_FrozenBlock],
+        drafts: Tensor,
+        time: int,
+        hidden: Tensor,
+        cache: KeyValueCache,
+        modulation: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Process what sees the cache and itself, and leaves nothing there."""
         own = hidden.new_zeros(len(drafts), 1, 1, drafts.shape[1])
         mask = torch.cat([hidden, own], 3).to(self.dtype)
-        for layer, block in enumerate(self._blocks):
+        for layer, block in enumerate(blocks):
             told = modulation[layer] if modulation else None
             queries, keys, values = block.project(drafts, time % self._period, told)
             keys = torch.cat([cache.keys[layer], keys], 2)
             values = torch.cat([cache.values[layer], values], 2)
             drafts = block.combine(drafts, queries, keys, values, mask, told)
-        return self._norm(drafts).to(self.dtype)  # type: ignore[no-any-return]
+        return drafts
 
     def token_logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
         """Score the codes that occur: (B, K + 1, D) and (B, K) to (B, K, v), see `codes`."""
@@ -319,6 +348,13 @@ class _FrozenBlock:
         normed = modulate(self._norms[1](hidden), modulation, 1).to(attended.dtype)
         widened = functional.gelu(functional.linear(normed, *self._widen))
         return hidden.add_(gate(functional.linear(widened, *self._narrow), modulation, 1))
+
+
+def _freeze(transformer: Transformer, dtype: torch.dtype) -> list[_FrozenBlock]:
+    return [
+        _FrozenBlock(block, transformer.cosine, transformer.sine, dtype)
+        for block in transformer.each_block()
+    ]
 
 
 def _linear(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from worldgen.action_proposer import Aim
 from worldgen.data.token_dataset import Context
 from worldgen.device import resolve_precision
 from worldgen.diffusion.frame_sampler import make_sampler
@@ -279,6 +280,30 @@ class Imagination:
             ImaginedStep(first, reward, ends, ends > 0.5),
             ImaginedStep(tokens.clone(), *outcome, outcome[1] > 0.5),
         )
+
+    @torch.inference_mode()
+    def propose(self, aim: Aim) -> Tensor:
+        """Score the actions that all worlds may take now, in view of aims; nothing moves.
+
+        Args:
+            aim: (B,), on the network's device.
+
+        Returns:
+            (B, A, n) float32, logits of the choices of each dimension of an action.
+        """
+        if not self.dynamics.config.goal_horizon:
+            raise ConfigError(
+                "`propose` needs a network that has learned actions, got `goal_horizon` 0: set "
+                "`DynamicsConfig.goal_horizon` and train again"
+            )
+        if not self._ready or len(aim.kind) != self.num_rows:
+            raise ShapeError(
+                f"`propose` must come after `reset`, with {self.num_rows} aims, got {len(aim.kind)}"
+            )
+        self.network_passes += 1
+        hidden = self._hidden_at(self._clock).clone()
+        hidden[:, :, :, self._slot(self._clock)] = -torch.inf  # Where the frame itself will be.
+        return self._network.propose(self.tokens, aim, self._clock + 1, hidden, self._cache)
 
     def roll(self, actions: Tensor) -> list[ImaginedStep]:
         """Imagine H environment steps whose actions are known, two a pass where the sampler can.

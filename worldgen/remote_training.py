@@ -59,7 +59,6 @@ STATE, ERROR, GOOD_WEIGHTS = "state-{}.safetensors", "error-{}.json", "good-{}.s
 REPORT_EVERY = 20
 """Gradient steps between two reports."""
 
-_LOSSES = ("token_loss", "draft_loss", "reward_loss", "termination_loss")
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from worldgen.rank import main; main(*sys.argv[2:])"
@@ -233,7 +232,9 @@ class RemoteTrainer:
         report = json.loads(line)
         self._events = torch.tensor(report["events"])
         for values in report["losses"]:
-            self._made.append(dict(zip(_LOSSES, torch.tensor(values), strict=True)))
+            self._made.append(
+                dict(zip(self._trainer.loss_names, torch.tensor(values), strict=True))
+            )
         if report["state"]:
             file = self._folder / STATE.format(report["gradient_step"])
             self._trainer.load_state_dict(load_state(file))

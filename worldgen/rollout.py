@@ -6,21 +6,27 @@ Classes:
 
 Functions:
     action_source: actions given in advance, or a policy, as one function.
+    stack_steps: single environment steps as trajectories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from gymnasium import spaces
 from torch import Tensor
 
+from worldgen import spaces as space_tools
 from worldgen.acting import Acting, State
 from worldgen.errors import ConfigError, ShapeError
+from worldgen.imagination import ImaginedStep
+from worldgen.tokenizer import Tokenizer
 
-__all__ = ["Policy", "Rollout", "action_source"]
+__all__ = ["Policy", "Rollout", "action_source", "stack_steps"]
 
 
 class Policy(Protocol):
@@ -47,6 +53,35 @@ class Rollout:
     terminated: np.ndarray
     """(B, H) bool."""
 
+    @classmethod
+    def of(
+        cls,
+        dreams: ImaginedStep,
+        actions: np.ndarray,
+        tokenizer: Tokenizer,
+        space: spaces.Space[Any],
+    ) -> Rollout:
+        """Put together what `stack_steps` gave and the actions (B, H, ...) taken there."""
+        tokens = dreams.tokens
+        flat = tokenizer.decode_flat(tokens.flatten(0, 1))
+        shaped = {
+            path: part.reshape(*tokens.shape[:2], *part.shape[1:]) for path, part in flat.items()
+        }
+        others = (dreams.reward, dreams.termination_probability, dreams.terminated)
+        return Rollout(
+            tokens,
+            space_tools.unflatten(space, shaped),
+            actions,
+            *(part.cpu().numpy() for part in others),
+        )
+
+    @property
+    def returns(self) -> np.ndarray:
+        """(B,) float32: the sum of the rewards up to the first predicted termination."""
+        counted = np.arange(self.rewards.shape[1]) < self.lengths[:, None]
+        returns: np.ndarray = (self.rewards * counted).sum(1)
+        return returns
+
     @property
     def lengths(self) -> np.ndarray:
         """(B,) environment steps up to and including the first predicted termination."""
@@ -54,6 +89,11 @@ class Rollout:
         first = self.terminated.argmax(1) + 1
         lengths: np.ndarray = np.where(self.terminated.any(1), first, horizon)
         return lengths
+
+
+def stack_steps(steps: Sequence[ImaginedStep]) -> ImaginedStep:
+    """Lay H environment steps of B worlds side by side: each part (B, H, ...)."""
+    return ImaginedStep(*(torch.stack(parts, 1) for parts in zip(*steps, strict=True)))
 
 
 def action_source(

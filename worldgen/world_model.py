@@ -29,9 +29,10 @@ from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics, DynamicsConfig
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
+from worldgen.filling import AimedRollout, fill_in
 from worldgen.fitting import FitResult, fit_world_model
 from worldgen.imagination import Imagination
-from worldgen.rollout import Policy, Rollout, action_source
+from worldgen.rollout import Policy, Rollout, action_source, stack_steps
 from worldgen.seeding import derived_seed, seeded_initialization
 from worldgen.surprise import Surprise, score_episodes
 from worldgen.tokenizer import Tokenizer, TokenizerConfig
@@ -329,18 +330,60 @@ class WorldModel:
                 results.append(engine.step(self.encode_actions(action)))
         if flight > 1:
             results = engine.roll(self.encode_actions(np.stack(taken, 1)))
-        tokens = torch.stack([result.tokens for result in results], 1)
-        flat = self.tokenizer.decode_flat(tokens.flatten(0, 1))
-        shaped = {
-            path: value.reshape(*tokens.shape[:2], *value.shape[1:]) for path, value in flat.items()
-        }
-        return Rollout(
-            tokens,
-            space_tools.unflatten(self.observation_space, shaped),
-            np.stack(taken, 1),
-            torch.stack([r.reward for r in results], 1).cpu().numpy(),
-            torch.stack([r.termination_probability for r in results], 1).cpu().numpy(),
-            torch.stack([r.terminated for r in results], 1).cpu().numpy(),
+        return Rollout.of(
+            stack_steps(results), np.stack(taken, 1), self.tokenizer, self.observation_space
+        )
+
+    def fill_in(
+        self,
+        context: Context | Any,
+        goal: Any = None,
+        *,
+        desired_return: float | np.ndarray | None = None,
+        horizon: int,
+        guidance: float = 2.0,
+        num_candidates: int = 1,
+        sampler: SamplerConfig | None = None,
+        seed: int = 0,
+    ) -> AimedRollout:
+        """Dream B trajectories, actions included, that lead to a goal or to a return.
+
+        Actions are drawn one by one, each from its frame, the frames before it, and the aim; the
+        next frame is then the dynamics' own, which does not know the aim. So guidance chooses
+        actions and never wishes for outcomes. In a world of chance the dream draws its luck like
+        any other, what was dreamt is one of the things that may happen, and the best of many
+        candidates is likely a lucky one.
+
+        It needs `DynamicsConfig.goal_horizon`; `guidance` and all else is free at each call.
+
+        Args:
+            context: A `Context`, or a nested batch (B, ...) of first observations.
+            goal: A nested batch (B, ...) of the observations to be reached; all of their tokens
+                count. In place of it,
+            desired_return: the sum of rewards to be obtained, a number or (B,).
+            horizon: H, most environment steps; the dream goes on to the end of them.
+            guidance: Weight of the aim: 0 acts as the episodes did that the model learned from,
+                1 as those of them that came there, more prefers what leads there more surely.
+            num_candidates: Dreams of each start, of which one is kept: that which reaches the
+                goal soonest or comes nearest to it, or to the return, as the dream itself says.
+            sampler: How frames are sampled; None takes the config's.
+            seed: Of the dream.
+
+        Raises:
+            ConfigError: If the model has not learned actions, not exactly one of `goal` and
+                `desired_return` is given, or a number is out of its range.
+            ShapeError: If goal or return do not fit the observation space or the starts.
+        """
+        return fill_in(
+            self,
+            context,
+            goal,
+            desired_return=desired_return,
+            horizon=horizon,
+            guidance=guidance,
+            num_candidates=num_candidates,
+            sampler=sampler,
+            seed=seed,
         )
 
     def surprise(

@@ -48,13 +48,15 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[RemoteTrainer]:
 def test_two_processes_equal_one_on_the_same_batches(
     episodes: Episodes, tmp_path: Path, started: list[RemoteTrainer], capfd: Any
 ) -> None:
-    """Weights, and what is a sum over all gradients so far; three drafts go to two processes.
+    """Weights, and what is a sum over all gradients so far.
 
-    The rate is low, since Muon turns the last bit of a gradient into more than that.
+    Three drafts, and three windows for actions, go to two processes. The rate is low, since
+    Muon turns the last bit of a gradient into more than that.
     """
     models, states, logs, results = [], [], [], []
     for devices in (1, 2):
-        model = new_model(learning_rate=RATE, draft_share=0.75, precision="float32")
+        shares = {"draft_share": 0.75, "action_share": 0.75}
+        model = new_model(learning_rate=RATE, precision="float32", goal_horizon=6, **shares)
         log: list[tuple[int, Mapping[str, float]]] = []
         results.append(
             fit(
@@ -71,7 +73,7 @@ def test_two_processes_equal_one_on_the_same_batches(
         logs.append(log)
     assert len(started) == 1
     first, second = (dict(model.dynamics.named_parameters()) for model in models)
-    begun = dict(new_model(precision="float32").dynamics.named_parameters())
+    begun = dict(new_model(precision="float32", goal_horizon=6).dynamics.named_parameters())
     for name, value in first.items():
         torch.testing.assert_close(second[name], value, atol=1e-5, rtol=0)
     moved = [(value.detach() - begun[name].detach()).abs().max() for name, value in first.items()]

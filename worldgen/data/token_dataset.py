@@ -197,6 +197,10 @@ class TokenDataset:
         latest = max(self.num_frames - length, 0)
         return self.windows_at(first.clamp(0, latest), length)
 
+    def frames_left(self, index: Tensor) -> Tensor:
+        """Say how many frames of its episode follow each of some frames of the N: (...) int64."""
+        return self._last[index] - index
+
     def _hard_targets(self, count: int, generator: torch.Generator) -> Tensor:
         cumulative = self._priority[self._targets].double().cumsum(0)
         return self._targets[index_by_weight(cumulative, count, generator)]
