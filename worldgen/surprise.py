@@ -98,8 +98,8 @@ def score_windows(
     Args:
         dynamics: The network.
         windows: B windows of T frames. A frame sees what its window holds of its C predecessors.
-        num_samples: Masks a frame, for the bound; a network pass each. With 0 the first pass
-            stands for the bound.
+        num_samples: Masks a frame, for the bound; a network pass each. With 0, and in Gaussian
+            diffusion, which has no masks, the first pass stands for the bound.
         generator: Of the masks.
     """
     targets = windows.tokens[:, 1:]
@@ -115,7 +115,7 @@ def score_windows(
         return torch.where(masked.all(-1, keepdim=True), all_masked, nats)
 
     bound = at_once
-    if num_samples:
+    if num_samples and dynamics.config.process == "masked":
         bound = likelihood_bound(score, tuple(targets.shape), num_samples, generator)
     wanted = dynamics.two_hot.encode(windows.rewards[:, 1:])
     said = prediction.reward_logits.float().log_softmax(-1)

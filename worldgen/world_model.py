@@ -398,7 +398,8 @@ class WorldModel:
             episodes: N transitions in all, or what `dataset` made of them.
             num_samples: Masks a frame for the bound on its tokens, which is a mean over masks;
                 more make it less noisy, and 2^K - 1 make it exact. With 0 the first pass stands
-                for the bound, which is true of dreams with one denoising step, and costs least.
+                for the bound, which is true of dreams with one denoising step, and costs least;
+                in Gaussian diffusion, which has no masks, it always does.
             seed: Of the masks.
 
         Returns:

@@ -10,7 +10,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from worldgen import WorldModelConfig, collect
 from worldgen.agents import OFFLINE_CONFIG, DreamConfig, DreamPPO, dream_defaults
-from worldgen.cli import main
 from worldgen.cli.arguments import parse
 from worldgen.cli.train import Arguments
 from worldgen.cli.train_offline import Arguments as OfflineArguments
@@ -87,10 +86,13 @@ def test_the_command_line_shows_and_takes_them(capsys):
     assert given.model == suited.model_config
     usual = parse(Arguments, "train", "", ["MiniGrid-Empty-5x5-v0"])
     assert (usual.dream, usual.model, usual.num_envs) == (DreamConfig(), WorldModelConfig(), 4)
-    assert main(["train", "CartPole-v1", "--help"]) == 0
-    assert "64)" in capsys.readouterr().out.split("--dream.horizon")[1][:300]
-    assert main(["train", "--help"]) == 0
-    assert main(["train", "NoSuch-v0", "--help"]) == 0
+    for named in (["CartPole-v1"], [], ["NoSuch-v0"]):
+        with pytest.raises(SystemExit) as ended:
+            parse(Arguments, "train", "", [*named, "--help"])
+        assert not ended.value.code
+        horizon = suited.config.horizon if named == ["CartPole-v1"] else DreamConfig().horizon
+        shown = capsys.readouterr().out.split("--dream.horizon")[1]
+        assert f"(default: {horizon})" in shown[:400]
     with pytest.raises(EnvironmentIdError, match="NoSuch-v0"):
         parse(Arguments, "train", "", ["NoSuch-v0"])
 

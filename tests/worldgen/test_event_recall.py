@@ -81,7 +81,8 @@ def test_it_is_logged_now_and_then_and_goes_on_after_a_kill(
                 if len(log) == most:
                     raise KeyboardInterrupt
 
-        result = fit(new_model(), episodes, path, on_log=note, log_dir=tmp_path / "log")
+        model = new_model(event_share=1.0, hard_share=0.0)
+        result = fit(model, episodes, path, on_log=note, log_dir=tmp_path / "log")
         return result.metrics
 
     whole: Log = []

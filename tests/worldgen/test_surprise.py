@@ -136,3 +136,18 @@ def test_wrong_use_is_explained(grid):
     untrained = WorldModel.for_env(GridWorld, device="cpu")
     with pytest.raises(DatasetError, match="call `fit` first"):
         untrained.surprise(episodes)
+
+
+def test_gaussian_diffusion_has_no_masks_and_gives_the_first_pass():
+    config = WorldModelConfig(
+        tokenizer=TokenizerConfig(hidden=32),
+        dynamics=DynamicsConfig(
+            process="gaussian", context=1, transformer=TransformerConfig(width=32, layers=1)
+        ),
+    )
+    episodes = worldgen.collect("CartPole-v1", 60, seed=0, progress=False)
+    model = WorldModel.for_env("CartPole-v1", config=config, device="cpu")
+    model.fit(episodes, tokenizer_steps=20, dynamics_steps=5, progress=False)
+    found = model.surprise(episodes, num_samples=3)
+    assert np.array_equal(found.bound, found.first_pass)
+    assert np.isfinite(found.total).all()
