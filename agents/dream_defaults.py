@@ -25,10 +25,6 @@ from worldgen.world_model import WorldModelConfig
 
 __all__ = ["DreamDefaults", "dream_defaults", "observation_space_of"]
 
-_LITTLE_NOVELTY = 0.003
-"""Where rewards say what to do, a bonus is not to outweigh them; where they are all the same,
-normalised advantages make much of little."""
-
 
 class DreamDefaults(NamedTuple):
     """What is taken where the user says nothing."""
@@ -45,7 +41,9 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     """Give the settings for an observation space.
 
     Vectors of real numbers are dreamt by `replay_model_config`, further ahead and from one row, so
-    that a round sees how a long episode ends. Everything else has the defaults of the configs.
+    that a round sees how a long episode ends, and without a bonus for novelty: where rewards come
+    with every step, it is in the way; where they never come, as on MountainCar, set it. Everything
+    else has the defaults of the configs.
 
     >>> dream_defaults(spaces.Box(-1.0, 1.0, (4,))).n_envs
     1
@@ -64,7 +62,7 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
             model_steps_per_round=250,
             initial_dream_steps=40_000,
             dream_steps_per_round=40_000,
-            novelty=_LITTLE_NOVELTY,
+            novelty=0.0,
             fresh_rounds=False,
         )
     model = replay_model_config(space)
