@@ -12,7 +12,7 @@ Functions:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -99,15 +99,10 @@ def _doorkey(size: int, *wrappers: str) -> EnvironmentSpec:
     return EnvironmentSpec(id=f"MiniGrid-DoorKey-{size}x{size}-v0", wrappers=wrappers)
 
 
-def _arm(space: spaces.Space[Any], budget: int = 20_000, **loop: Any) -> DreamArm:
+def _arm(space: spaces.Space[Any]) -> DreamArm:
     """Give `DreamPPO` the settings that suit what the environment shows."""
     suited = dream_defaults(space)
-    return DreamArm(
-        budget=budget,
-        n_envs=suited.n_envs,
-        loop=replace(suited.config, **loop),
-        model=suited.model_config,
-    )
+    return DreamArm(n_envs=suited.n_envs, loop=suited.config, model=suited.model_config)
 
 
 TASKS = {

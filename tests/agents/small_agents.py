@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,6 +68,19 @@ def assert_equal_weights(left: DreamPPO, right: DreamPPO) -> None:
     ours, theirs = weights(left), weights(right)
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def gone_on_with(agent: DreamPPO, path: Path, timesteps: int) -> DreamPPO:
+    """Save an agent amid its training, load it, and train it up to `timesteps`."""
+    agent.save(path)
+    loaded = DreamPPO.load(
+        path,
+        env=agent.env,
+        device="cpu",
+        force_reset=False,
+        episodes=copy.deepcopy(agent.episodes),
+    )
+    return loaded.learn(timesteps - agent.num_timesteps, reset_num_timesteps=False)
 
 
 class Diary(PhaseCallback):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 import sys
@@ -12,7 +11,15 @@ import pytest
 import torch
 from worlds import CountingWorld
 
-from tests.agents.small_agents import DICT, GRID, IMAGE, Diary, assert_equal_weights, make_agent
+from tests.agents.small_agents import (
+    DICT,
+    GRID,
+    IMAGE,
+    Diary,
+    assert_equal_weights,
+    gone_on_with,
+    make_agent,
+)
 from worldgen import Episodes
 from worldgen.agents import DreamPPO
 from worldgen.errors import ConfigError, DatasetError, SpaceError
@@ -84,15 +91,7 @@ def test_everything_comes_back(tmp_path):
 def test_going_on_equals_never_having_stopped(pause, tmp_path):
     whole = make_agent().learn(96)
     part = make_agent().learn(96, Diary(stop_after=pause))
-    part.save(tmp_path / "agent.zip")
-    loaded = DreamPPO.load(
-        tmp_path / "agent.zip",
-        env=part.env,
-        device="cpu",
-        force_reset=False,
-        episodes=copy.deepcopy(part.episodes),
-    )
-    loaded.learn(96 - part.num_timesteps, reset_num_timesteps=False)
+    loaded = gone_on_with(part, tmp_path / "agent.zip", 96)
     assert loaded.num_timesteps == whole.num_timesteps
     assert_equal_weights(whole, loaded)
 

@@ -26,6 +26,7 @@ from tests.agents.small_agents import (
     VECTOR,
     Diary,
     assert_equal_weights,
+    gone_on_with,
     make_agent,
     some_episodes,
 )
@@ -186,15 +187,7 @@ def test_a_single_observation_and_a_batch_of_one_are_the_same():
 def test_going_on_equals_never_having_stopped(pause, tmp_path):
     whole = remembering().learn(96)
     part = remembering().learn(96, Diary(stop_after=pause))
-    part.save(tmp_path / "agent.zip")
-    loaded = DreamPPO.load(
-        tmp_path / "agent.zip",
-        env=part.env,
-        device="cpu",
-        force_reset=False,
-        episodes=copy.deepcopy(part.episodes),
-    )
-    loaded.learn(96 - part.num_timesteps, reset_num_timesteps=False)
+    loaded = gone_on_with(part, tmp_path / "agent.zip", 96)
     assert_equal_weights(whole, loaded)
 
 

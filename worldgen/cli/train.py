@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -83,8 +83,8 @@ class Arguments(CommonArguments):
         from worldgen.agents.dream_defaults import dream_defaults, observation_space_of
 
         suited = dream_defaults(observation_space_of(self.environment))
-        return replace(
-            type(self)(env=self.env),
+        return type(self)(
+            env=self.env,
             dream=suited.config,
             model=suited.model_config,
             num_envs=suited.n_envs,

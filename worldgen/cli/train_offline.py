@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -89,7 +89,7 @@ class Arguments(CommonArguments):
 
         space = _episodes(_checked_dataset(self)).observation_space
         suited = dream_defaults(space, offline=True)
-        return replace(type(self)(), dream=suited.config, model=suited.model_config)
+        return type(self)(dream=suited.config, model=suited.model_config)
 
     @property
     def folder(self) -> Path:
