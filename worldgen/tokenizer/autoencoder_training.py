@@ -113,8 +113,9 @@ def train_autoencoder(
 ) -> float:
     """Train on patches (M, G, P) that occur `counts` (M,) times.
 
-    Stops early when every patch (of vectors: 99%) of a sample of 16,384 comes back without
-    error twice in a row.
+    Codes of numbers are found by k-means alone, without a gradient step, where latents hold a
+    patch whole. Else training stops early when every patch (of vectors: 99%) of a sample of
+    16,384 comes back without error twice in a row.
 
     Args:
         autoencoder: Trained in place; its decoding table is rebuilt at the end.
@@ -137,6 +138,9 @@ def train_autoencoder(
         some = min(_SAMPLE, 4 * len(patches))
         sample = patches if few else patches[_draw(weights, some, generator)]
         autoencoder.quantizer.initialize(autoencoder.latents(sample).detach(), generator)
+    if autoencoder.needs_no_gradient:
+        autoencoder.settle(patches)
+        gradient_steps = 0
     rate = _GRID_LEARNING_RATE if autoencoder.config.kind == "fsq" else _LEARNING_RATE
     if autoencoder.modality.linear_skip:
         rate = _SKIP_LEARNING_RATE

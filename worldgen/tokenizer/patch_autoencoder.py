@@ -114,6 +114,21 @@ class PatchAutoencoder(nn.Module):
         """Whether a patch has one code, which alone says what it decodes to."""
         return self.config.kind in ("vq", "fsq")
 
+    @property
+    def needs_no_gradient(self) -> bool:
+        """Whether latents are the patches themselves in other coordinates.
+
+        Then no encoder makes better codes of a patch of numbers than means of patches are.
+        """
+        enough = self.modality.num_features <= self.config.dim
+        return self.modality.linear_skip and self.config.kind == "vq" and enough
+
+    @torch.no_grad()
+    def settle(self, patches: Tensor) -> None:
+        """Move the codes to where they lose least of grouped patches (N, G, P)."""
+        assert isinstance(self.quantizer, ResidualQuantizer)
+        self.quantizer.settle(self.latents(patches))
+
     def codebooks(self, first_token: int) -> list[Codebook]:
         """Describe the codebooks, whose positions begin at `first_token`."""
         described = self._has_table and self.modality.features_describe

@@ -91,6 +91,14 @@ class ResidualQuantizer(nn.Module):
             rest = rest - stage.decode(stage.encode(rest))
 
     @torch.no_grad()
+    def settle(self, latents: Tensor) -> None:
+        """Move each stage's codes to where their squared error is smallest."""
+        rest = latents
+        for stage in self._stages():
+            stage.settle(rest)
+            rest = rest - stage.decode(stage.encode(rest))
+
+    @torch.no_grad()
     def update(self, latents: Tensor, codes: Tensor) -> None:
         """Move the codes in use towards what chose them."""
         rest = latents

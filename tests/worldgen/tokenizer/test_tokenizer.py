@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from worldgen import Tokenizer, TokenizerConfig
 from worldgen import spaces as space_tools
 from worldgen.errors import CheckpointError, ConfigError, DatasetError, ShapeError, SpaceError
+from worldgen.tokenizer import QuantizerConfig
 from worldgen.tokenizer.image import Image
 from worldgen.tokenizer.symbolic_grid import SymbolicGrid
 from worldgen.tokenizer.vector import Vector
@@ -181,6 +182,20 @@ def test_booleans_come_back(shape: tuple[int, ...]) -> None:
     decoded = tokenizer.decode(tokenizer.encode(observations))
     assert decoded.dtype == np.bool_
     assert (decoded == observations).mean() > 0.9995
+
+
+def test_four_times_the_codes_round_numbers_four_times_as_finely() -> None:
+    numbers = np.random.default_rng(0).normal([0, 5], [1, 20], (20_000, 2)).astype(np.float32)
+    space = spaces.Box(-np.inf, np.inf, (2,))
+    lost = []
+    for codes in (64, 256):
+        config = TokenizerConfig(quantizer=QuantizerConfig(num_codes=codes))
+        tokenizer = Tokenizer.for_space(space, config, device="cpu")
+        tokenizer.fit(numbers)
+        error = tokenizer.decode(tokenizer.encode(numbers)) - numbers
+        assert np.abs(error.mean(0)).max() < 1e-3 * numbers.std(0).max()
+        lost.append(error.std(0) / numbers.std(0))
+    assert (lost[1] < lost[0] / 3).all()
 
 
 def test_new_vectors_are_learned_behind_many_old_ones() -> None:

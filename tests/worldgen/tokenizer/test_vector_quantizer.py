@@ -51,6 +51,28 @@ def test_kmeans_start_gives_each_distinct_latent_its_code() -> None:
     assert torch.allclose(made.decode(codes), distinct, atol=1e-6)
 
 
+def test_settled_codes_lose_as_little_as_even_cells_from_any_start() -> None:
+    latents = torch.linspace(0, 1, 4_096).view(-1, 1, 1)
+    for start in (torch.linspace(0, 1, 64), torch.linspace(0.9, 0.91, 64)):  # Spread out; a crowd.
+        made = quantizer(groups=1, codes=64, dim=1)
+        made.codebook[0] = start.view(-1, 1)
+        made.settle(latents)
+        error = (latents - made.decode(made.encode(latents))).square().mean()
+        # A cell of width 1 / 64 has the variance of a uniform distribution.
+        assert float(error) == pytest.approx(1 / 64**2 / 12, rel=0.1)
+
+
+def test_settled_codes_are_the_means_of_what_chooses_them() -> None:
+    made = quantizer(groups=2, codes=8, dim=3)
+    latents = torch.randn(500, 2, 3, generator=torch.Generator().manual_seed(3))
+    made.settle(latents)
+    codes = made.encode(latents)
+    for group in range(2):
+        for code in codes[:, group].unique():
+            mean = latents[codes[:, group] == code, group].mean(0)
+            assert torch.allclose(made.codebook[group, code], mean, atol=0.05)
+
+
 def test_restart_moves_dead_codes_only() -> None:
     made = quantizer(groups=1, codes=4, dim=1)
     made.codebook[0] = torch.tensor([[0.0], [1.0], [50.0], [60.0]])
