@@ -11,12 +11,13 @@ import pytest
 import worldgen
 from benchmarks import fidelity
 from benchmarks.control_player import CONTROLLERS, collect_controlled
-from benchmarks.fidelity import TASKS, FidelityConfig, Task, main
+from benchmarks.fidelity import FidelityConfig, main
+from benchmarks.fidelity_tasks import TASKS, Task, collect_play, task_named
 from benchmarks.minigrid_player import collect_mixed
 from worldgen import WorldModelConfig
 from worldgen.data import EnvironmentSpec
 from worldgen.dynamics import DynamicsConfig
-from worldgen.errors import ConfigError
+from worldgen.errors import ConfigError, EnvironmentIdError
 from worldgen.transformer import TransformerConfig
 
 pytest.importorskip("matplotlib")
@@ -76,9 +77,49 @@ def test_what_is_finished_is_not_done_again(result, folders, monkeypatch):
     assert main(TINY, **folders)["pieces"] == result["pieces"]
 
 
-def test_tasks_are_known_by_name():
-    with pytest.raises(ConfigError, match="`tasks` must be among doorkey-6x6-full"):
-        FidelityConfig(tasks=("doorkey",))
+def test_a_name_that_is_neither_a_tasks_nor_an_id_is_refused(folders):
+    with pytest.raises(EnvironmentIdError, match="doorkey"):
+        main(replace(TINY, tasks=("doorkey",)), **folders)
+    with pytest.raises(ConfigError, match="`whole` must be left out for CartPole-v1"):
+        task_named("CartPole-v1", whole=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "context"),
+    [
+        ("MiniGrid-KeyCorridorS3R1-v0", True, 1),
+        ("MiniGrid-KeyCorridorS3R1-v0", False, 8),
+        ("Acrobot-v1", False, 8),
+        ("FrozenLake-v1", False, 8),
+    ],
+)
+def test_any_id_is_a_task(name, whole, context):
+    task = task_named(name, whole=whole)
+    assert task.environment.id == name
+    assert task.model.dynamics.context == context
+    assert (task.model.sampler.numbers == "mean") == (name == "Acrobot-v1")
+    play = collect_play(task, 600, seed=0)
+    assert play.num_steps == 600
+    if "MiniGrid" in name:  # Random play earns nothing in so few steps.
+        assert any(episode.total_reward > 0 for episode in play)
+
+
+def test_the_whole_grid_and_the_view_of_an_id_are_two_tasks(folders, monkeypatch):
+    made = []
+
+    def measure(config, task, seed, folder):
+        made.append((task.environment.wrappers, folder.name))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fidelity, "_measure", measure)
+    for whole in (False, True):
+        config = replace(TINY, tasks=("MiniGrid-Unlock-v0",), seeds=(3,), whole=whole)
+        with pytest.raises(KeyboardInterrupt):
+            main(config, **folders)
+    assert made == [
+        ((), "MiniGrid-Unlock-v0-3-model"),
+        (("worldgen.envs:FullyObservedMiniGrid",), "MiniGrid-Unlock-v0-whole-3-model"),
+    ]
 
 
 @pytest.mark.parametrize("name", [n for n, t in TASKS.items() if "MiniGrid" in t.environment.id])
