@@ -200,7 +200,9 @@ class _Raster:
         self._tokens = torch.zeros(batch, dynamics.num_tokens, dtype=torch.int64)
         self._tokens = self._tokens.to(model.device)
         self._actions = torch.ones(batch, model.action_codec.num_dims, dtype=torch.int64)
-        self._hidden = torch.zeros(batch, 1, 1, self._context * self.size, device=model.device)
+        room = self._cache.keys.shape[3]
+        self._hidden = torch.full((batch, 1, 1, room), -torch.inf, device=model.device)
+        self._hidden[:, :, :, : self._context * self.size] = 0
 
     @torch.inference_mode()
     def step(self) -> None:

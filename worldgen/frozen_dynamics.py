@@ -18,6 +18,7 @@ from torch.nn import functional
 from worldgen.action_proposer import Aim, split_choices
 from worldgen.code_space import as_guess
 from worldgen.codes import CodePort
+from worldgen.compiling import compiled
 from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.dynamics import Dynamics
 from worldgen.transformer import Block, KeyValueCache, Transformer, attend, gate, modulate
@@ -31,10 +32,11 @@ class FrozenDynamics:
     Args:
         dynamics: The network; later changes of it are not followed.
         dtype: Of the matrix products.
+        compiles: Whether `torch.compile` makes the layers faster.
     """
 
     @torch.inference_mode()
-    def __init__(self, dynamics: Dynamics, dtype: torch.dtype) -> None:
+    def __init__(self, dynamics: Dynamics, dtype: torch.dtype, *, compiles: bool = False) -> None:
         self.dtype = dtype
         self.two_hot = dynamics.two_hot
         self._actions = dynamics.action_embedding
@@ -51,7 +53,7 @@ class FrozenDynamics:
             self._noise_modulation = dynamics.noise_modulation
             self._modulations: dict[float, list[Tensor]] = {}
         transformer = dynamics.transformer
-        self._blocks = _freeze(transformer, dtype)
+        self._blocks = _freeze(transformer, dtype, compiles)
         self._norm, self._period = transformer.norm, transformer.period
         self._outcome = _linear(
             torch.cat([dynamics.reward_head.weight, dynamics.termination_head.weight]),
@@ -61,7 +63,7 @@ class FrozenDynamics:
         self._set_heads(dynamics, dtype)
         if dynamics.config.goal_horizon:
             self._proposer, self._codec = dynamics.proposer, dynamics.codec
-            self._proposer_blocks = _freeze(dynamics.proposer.transformer, dtype)
+            self._proposer_blocks = _freeze(dynamics.proposer.transformer, dtype, compiles)
             head = dynamics.proposer.head
             self._choices = _linear(head.weight, head.bias, dtype)
 
@@ -201,13 +203,15 @@ class FrozenDynamics:
         both = torch.cat(frames)
         for layer, block in enumerate(self._blocks):
             queries = []
-            for index, half in enumerate(block.normed(both).chunk(2)):
-                found, keys, values = block.project_normed(half, (time + index) % self._period)
+            for index, half in enumerate(both.chunk(2)):
+                found, keys, values = block.project(half, (time + index) % self._period)
                 queries.append(found)
                 cache.keys[layer, :, :, slots[index]] = keys
                 cache.values[layer, :, :, slots[index]] = values
             keys, values = cache.keys[layer], cache.values[layer]
-            attended = [attend(q, keys, values, m) for q, m in zip(queries, masks, strict=True)]
+            attended = [
+                block.attend(q, keys, values, m) for q, m in zip(queries, masks, strict=True)
+            ]
             both = block.finish(both, torch.cat(attended))
         outputs = self._norm(both).to(self.dtype)
         return outputs[: len(frames[0])], outputs[len(frames[0]) :]
@@ -298,9 +302,19 @@ class FrozenDynamics:
 
 
 class _FrozenBlock:
-    def __init__(self, block: Block, cosine: Tensor, sine: Tensor, dtype: torch.dtype) -> None:
+    """One layer; what takes time is three functions of tensors, which can be compiled."""
+
+    def __init__(
+        self, block: Block, cosine: Tensor, sine: Tensor, dtype: torch.dtype, compiles: bool
+    ) -> None:
         self._heads = block.heads
-        self._norms = block.attention_norm, block.perceptron_norm
+        self._project = compiled(_project) if compiles else _project
+        self.attend = compiled(attend) if compiles else attend
+        self._finish = compiled(_finish) if compiles else _finish
+        self._first_norm, self._second_norm = (
+            (norm.weight.detach(), norm.bias.detach())
+            for norm in (block.attention_norm, block.perceptron_norm)
+        )
         self._out, self._widen, self._narrow = (
             _linear(layer.weight, layer.bias, dtype)
             for layer in (block.project_out, block.widen, block.narrow)
@@ -319,17 +333,7 @@ class _FrozenBlock:
     def project(
         self, inputs: Tensor, time: int, modulation: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return self.project_normed(self.normed(inputs, modulation), time)
-
-    def normed(self, inputs: Tensor, modulation: Tensor | None = None) -> Tensor:
-        return modulate(self._norms[0](inputs), modulation, 0).to(self._out[0].dtype)
-
-    def project_normed(self, normed: Tensor, time: int) -> tuple[Tensor, Tensor, Tensor]:
-        batch, length, width = normed.shape
-        projected = functional.linear(normed, *self._in[time])
-        projected = projected.view(batch, length, 3, self._heads, width // self._heads)
-        queries, keys, values = projected.permute(2, 0, 3, 1, 4).unbind()
-        return queries, keys, values
+        return self._project(inputs, self._first_norm, self._in[time], self._heads, modulation)
 
     def combine(
         self,
@@ -340,19 +344,50 @@ class _FrozenBlock:
         mask: Tensor,
         modulation: Tensor | None = None,
     ) -> Tensor:
-        return self.finish(inputs, attend(queries, keys, values, mask), modulation)
+        return self.finish(inputs, self.attend(queries, keys, values, mask), modulation)
 
     def finish(self, inputs: Tensor, attended: Tensor, modulation: Tensor | None = None) -> Tensor:
-        attended = attended.transpose(1, 2).reshape(inputs.shape)
-        hidden = inputs + gate(functional.linear(attended, *self._out), modulation, 0)
-        normed = modulate(self._norms[1](hidden), modulation, 1).to(attended.dtype)
-        widened = functional.gelu(functional.linear(normed, *self._widen))
-        return hidden.add_(gate(functional.linear(widened, *self._narrow), modulation, 1))
+        weights = self._out, self._second_norm, self._widen, self._narrow
+        return self._finish(inputs, attended, *weights, modulation)
 
 
-def _freeze(transformer: Transformer, dtype: torch.dtype) -> list[_FrozenBlock]:
+Weights = tuple[Tensor, Tensor]
+"""Weight and bias of a layer."""
+
+
+def _project(
+    inputs: Tensor, norm: Weights, into: Weights, heads: int, modulation: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values, (B, heads, N, D / heads) each, of inputs (B, N, D)."""
+    batch, length, width = inputs.shape
+    normed = modulate(functional.layer_norm(inputs, (width,), *norm), modulation, 0)
+    projected = functional.linear(normed.to(into[0].dtype), *into)
+    projected = projected.view(batch, length, 3, heads, width // heads)
+    queries, keys, values = projected.permute(2, 0, 3, 1, 4).unbind()
+    return queries, keys, values
+
+
+def _finish(
+    inputs: Tensor,
+    attended: Tensor,
+    out: Weights,
+    norm: Weights,
+    widen: Weights,
+    narrow: Weights,
+    modulation: Tensor | None,
+) -> Tensor:
+    """Add what was attended to, then the perceptron, to inputs (B, N, D)."""
+    attended = attended.transpose(1, 2).reshape(inputs.shape)
+    hidden = inputs + gate(functional.linear(attended, *out), modulation, 0)
+    normed = functional.layer_norm(hidden, inputs.shape[-1:], *norm)
+    normed = modulate(normed, modulation, 1).to(attended.dtype)
+    widened = functional.gelu(functional.linear(normed, *widen))
+    return hidden.add_(gate(functional.linear(widened, *narrow), modulation, 1))
+
+
+def _freeze(transformer: Transformer, dtype: torch.dtype, compiles: bool) -> list[_FrozenBlock]:
     return [
-        _FrozenBlock(block, transformer.cosine, transformer.sine, dtype)
+        _FrozenBlock(block, transformer.cosine, transformer.sine, dtype, compiles)
         for block in transformer.each_block()
     ]
 

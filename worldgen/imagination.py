@@ -89,7 +89,8 @@ class Imagination:
         # were made in pairs.
         self._outputs: Tensor | None = None
         # 0 where a key may be seen, -inf where it belongs to no frame of this row.
-        self._hidden = torch.zeros(num_rows, 1, 1, self._num_slots * size, device=device)
+        room = self._cache.keys.shape[3]
+        self._hidden = torch.full((num_rows, 1, 1, room), -torch.inf, device=device)
         self._sampler = make_sampler(
             dynamics.config.process, sampler, dynamics.num_tokens, generator
         )
@@ -107,7 +108,9 @@ class Imagination:
             raise ShapeError(f"`context` must hold {self.num_rows} worlds, got {len(context)}")
         self._clock = self.context - 1
         if not (same_weights and self._ready):
-            self._network = FrozenDynamics(self.dynamics, self._cache.keys.dtype)
+            self._network = FrozenDynamics(
+                self.dynamics, self._cache.keys.dtype, compiles=self.sampler.compiled
+            )
         self._ready = True
         shape = (self.num_rows, self.dynamics.frame_size, self.dynamics.config.transformer.width)
         self._outputs = torch.zeros(shape, device=self.tokens.device, dtype=self._cache.keys.dtype)

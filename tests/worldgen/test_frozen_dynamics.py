@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
+import pytest
 import torch
 from gymnasium import spaces
+from torch._inductor.exc import InductorError
 
 from worldgen.actions import ActionCodec
 from worldgen.codes import Codebook
+from worldgen.compiling import compiled
 from worldgen.data.token_dataset import Context
 from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.dynamics import Dynamics, DynamicsConfig
+from worldgen.errors import ConfigError
 from worldgen.frozen_dynamics import FrozenDynamics
 from worldgen.imagination import Imagination
 from worldgen.transformer import TransformerConfig
@@ -74,3 +80,31 @@ def test_mean_numbers_go_with_more_denoising_steps() -> None:
     tokens = engine(dynamics, 0, numbers="mean", denoising_steps=3).step(actions).tokens
     assert tokens.shape == (ROWS, 4)
     assert int(tokens[:, 2:].max()) < 9
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # torch's own
+def test_compiled_layers_give_the_same_dream() -> None:
+    dynamics = make_dynamics()
+    actions = torch.ones(ROWS, 1, dtype=torch.int64)
+    plain, fast = (engine(dynamics, 0, compiled=compiles) for compiles in (False, True))
+    for _ in range(3):
+        first, second = plain.step(actions), fast.step(actions)
+        assert torch.equal(first.tokens, second.tokens)
+        for one, other in zip(first[1:3], second[1:3], strict=True):
+            assert torch.allclose(one, other, atol=1e-5)
+    assert torch.allclose(plain.summary, fast.summary, atol=1e-5)
+
+
+def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(function: object) -> object:
+        def call(*_: object) -> None:
+            raise InductorError(RuntimeError("no g++"), None)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", fails)
+    with pytest.raises(
+        ConfigError, match=r"`compiled` must be False .* C\+\+ compiler .* no g\+\+"
+    ):
+        compiled(lambda tensor: tensor)(torch.ones(1))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from torch.nn import functional
 
 from worldgen.actions import ActionCodec
 from worldgen.codes import Codebook
@@ -14,7 +15,7 @@ from worldgen.diffusion.masked_diffusion import SamplerConfig, unmask
 from worldgen.dynamics import Dynamics, DynamicsConfig, Prediction
 from worldgen.errors import ConfigError, ShapeError
 from worldgen.imagination import Imagination
-from worldgen.transformer import TransformerConfig, visible_past
+from worldgen.transformer import TransformerConfig, attend, visible_past
 
 TOKENS, CODES = 3, 7
 
@@ -95,6 +96,27 @@ def test_a_frame_depends_on_its_past_and_never_on_its_future() -> None:
     dynamics = make_dynamics(context=6)
     # Prediction t is of frame t + 1; frame 2 is in the past of frames 3, 4 and 5.
     assert changed(dynamics, slice(2, 3)) == [False, False, True, True, True]
+
+
+@pytest.mark.parametrize("length", [8, 9, 15, 16, 17])
+def test_attention_in_bfloat16_is_torchs_own_for_any_number_of_keys(length: int) -> None:
+    torch.manual_seed(length)
+    queries = torch.randn(3, 2, length, 8, requires_grad=True)
+    keys, values = (torch.randn(3, 2, length, 8, requires_grad=True) for _ in range(2))
+    hidden = torch.rand(3, 1, length, length) < 0.3
+    hidden[..., 0] = False  # No query sees nothing.
+    bias = torch.zeros(hidden.shape).masked_fill(hidden, -torch.inf)
+    parts = queries, keys, values
+    oracle = functional.scaled_dot_product_attention(*parts, attn_mask=bias)
+    found = attend(queries.bfloat16(), keys.bfloat16(), values.bfloat16(), bias)
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), oracle, atol=0.05)
+    wanted = torch.randn_like(oracle)
+    expected = torch.autograd.grad(oracle, parts, wanted)
+    for made, right in zip(
+        torch.autograd.grad(found.float(), parts, wanted), expected, strict=True
+    ):
+        assert torch.allclose(made, right, atol=0.1)
 
 
 def test_a_hidden_token_does_not_leak_and_a_known_one_helps() -> None:

@@ -49,6 +49,9 @@ class SamplerConfig(Config):
     """Gaussian diffusion: noise level that a frame starts from (EDM: 80)."""
     rho: float = 7.0
     """Gaussian diffusion: how closely the noise levels lie at the small end; as in EDM."""
+    compiled: bool = False
+    """Whether `torch.compile` makes the network's layers faster: it takes about a minute once a
+    process, and on a CPU a C++ compiler. For long dreams of many rows."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

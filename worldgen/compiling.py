@@ -1,0 +1,44 @@
+"""Functions compiled by `torch.compile`, where the user asks for it.
+
+Functions:
+    compiled: the compiled form of a function, made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch._dynamo.exc import TorchDynamoException
+from torch._inductor.exc import InductorError
+
+from worldgen.errors import ConfigError
+
+__all__ = ["compiled"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@cache
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Give the compiled form of a function of tensors; it is compiled at its first calls.
+
+    Raises:
+        ConfigError: At a call, if it cannot be compiled here: on a CPU that takes a C++ compiler.
+    """
+    made: Callable[..., Any] = torch.compile(function)
+
+    def call(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            result: R = made(*arguments, **named)
+        except (TorchDynamoException, InductorError) as error:
+            raise ConfigError(
+                "`compiled` must be False where torch.compile does not work; on a CPU it needs a "
+                f"C++ compiler such as g++, got {str(error).splitlines()[0]}"
+            ) from error
+        return result
+
+    return call
