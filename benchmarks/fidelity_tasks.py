@@ -78,6 +78,7 @@ def _numbers(environment: str) -> Task:
     return Task(
         environment=EnvironmentSpec(id=environment),
         model=WorldModelConfig(
+            tokenizer=_with_codes(2_048),  # A pendulum makes much of what rounding loses.
             training=DynamicsTrainingConfig(gradient_steps=6_000),
             sampler=SamplerConfig(numbers="mean"),
         ),
