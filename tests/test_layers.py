@@ -15,6 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "worldgen.config",
             "worldgen.codes",
+            "worldgen.compiling",
             "worldgen.minigrid_state",
             "worldgen.seeding",
             "worldgen.spaces",
