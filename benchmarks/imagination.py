@@ -1,11 +1,11 @@
 """How fast dreams are, beside what the machine can do and beside other ways to dream.
 
-    python -m benchmarks.imagination                 # about five minutes; run it alone
+    python -m benchmarks.imagination                 # about eight minutes; run it alone
 
 Counts the floating-point operations of one imagined environment step, measures the machine's own
 matrix rate in the same run, and times
 
-- the engine, for several numbers of rows and of denoising steps;
+- the engine, for several numbers of rows and of denoising steps, and compiled by `torch.compile`;
 - raster order: the same network and cache, one token a pass (as IRIS decodes,
   https://arxiv.org/abs/2209.00588);
 - a pixel-space denoiser of the size that DIAMOND published, three passes a frame;
@@ -63,6 +63,8 @@ class Config:
     """Rows of a dream."""
     denoising_steps: tuple[int, ...] = (1, 2, 3)
     """S."""
+    compiled: bool = True
+    """Whether the least of these is timed with compiled layers too."""
     rounds: int = 7
     """Of which the median counts."""
     seconds: float = 0.4
@@ -122,6 +124,11 @@ def _rates(
             name = f"S={steps} B={batch}"
             tasks[name] = _dreamer(model, starts, batch, steps)
             operations[name] = _operations(tasks[name]) / batch
+        if config.compiled:
+            least = min(config.denoising_steps)
+            name = f"S={least}, compiled B={batch}"
+            tasks[name] = _dreamer(model, starts, batch, least, compiled=True)
+            operations[name] = operations[f"S={least} B={batch}"]
         tasks[f"raster B={batch}"] = _Raster(model, batch).step
     for batch in _PIXEL_BATCHES:
         tasks[f"pixels B={batch}"] = _pixel_dreamer(batch, dtype)
@@ -173,14 +180,19 @@ def _operations(task: Callable[[], Any]) -> float:
     return float(counter.get_total_flops())
 
 
-def _engine(model: WorldModel, starts: TokenDataset, batch: int, steps: int) -> Imagination:
-    engine = model.imagination(batch, sampler=SamplerConfig(denoising_steps=steps))
+def _engine(
+    model: WorldModel, starts: TokenDataset, batch: int, steps: int, *, compiled: bool = False
+) -> Imagination:
+    sampler = SamplerConfig(denoising_steps=steps, compiled=compiled)
+    engine = model.imagination(batch, sampler=sampler)
     engine.reset(starts.sample_contexts(batch, generator=torch.Generator(model.device)))
     return engine
 
 
-def _dreamer(model: WorldModel, starts: TokenDataset, batch: int, steps: int) -> Callable[[], Any]:
-    engine = _engine(model, starts, batch, steps)
+def _dreamer(
+    model: WorldModel, starts: TokenDataset, batch: int, steps: int, *, compiled: bool = False
+) -> Callable[[], Any]:
+    engine = _engine(model, starts, batch, steps, compiled=compiled)
     actions = torch.ones(batch, model.action_codec.num_dims, dtype=torch.int64, device=model.device)
     return lambda: engine.step(actions)
 
