@@ -74,14 +74,16 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
 
 
 def observation_space_of(env: EnvLike | VecEnv) -> spaces.Space[Any]:
-    """Look at what an environment shows; one that is made for it is closed again.
+    """Look at what `DreamPPO` sees of an environment; one that is made for it is closed again.
 
     Raises:
         EnvironmentIdError: If an id is not registered.
     """
-    if isinstance(env, VecEnv | gym.Env):
+    if isinstance(env, VecEnv):
         return env.observation_space
     made = make_env(env)
+    if isinstance(env, gym.Env):
+        return made.observation_space
     try:
         return made.observation_space
     finally:

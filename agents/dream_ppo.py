@@ -90,6 +90,7 @@ class DreamPPO(RememberingPPO):
         **overrides: Fields of `DreamConfig`.
 
     Attributes:
+        round_metrics: What the phases of the newest round have given so far, by name.
         fit_checkpoint: File for the state of a fit that is going on, so that one which is killed
             goes on where it stood; None, at first, keeps none. Whoever sets it removes the file
             once the agent is saved after the fit. It is not saved with the agent.
@@ -123,12 +124,16 @@ class DreamPPO(RememberingPPO):
         if _init_setup_model:
             rule = "be given without `episodes`"
             require(env is not None or episodes is not None, "env", rule, env)
+            if world_model is not None and model_config is not None:
+                rule = "be left out with a `world_model` that has other settings"
+                require(model_config == world_model.config, "model_config", rule, model_config)
             usual = _defaults(env, episodes)
             config, model_config = config or usual.config, model_config or usual.model_config
             n_envs = usual.n_envs if n_envs is None else n_envs
         self.config = configured("DreamPPO", config or DreamConfig(), overrides)
         refuse_model_steps(model_config or WorldModelConfig())
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
+        self.round_metrics: dict[str, float] = {}
         self.dream_horizon = self.config.horizon
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
@@ -244,6 +249,7 @@ class DreamPPO(RememberingPPO):
         else:
             metrics = self._dream_phase()
             self.phase, self.round, self._round_timesteps = "collect", self.round + 1, 0
+        self.round_metrics = {**({} if phase == "collect" else self.round_metrics), **metrics}
         release_memory()
         results = [observer.on_phase_end(phase, metrics) for observer in observers]
         return all(result is not False for result in results)

@@ -29,9 +29,10 @@ class RealMemory:
     beginning. P = R - 1, where R frames are all that a summary depends on (`Dynamics.reach`).
 
     A state that is given back as it came also has the engine that has read it, `RealRows`, for
-    which a step is one network pass. Any other is read anew, all P frames of it: some of its rows,
-    one that was written to a file, an older one, or one from before a fit of the model. The summary
-    is the same but for rounding, and is always that of the model's newest weights.
+    which a step is one network pass; its arrays are read-only, to be copied by who wants to change
+    them. Any other is read anew, all P frames of it: some of its rows, a changed copy, one that was
+    written to a file, an older one, or one from before a fit of the model. The summary is the same
+    but for rounding, and is always that of the model's newest weights.
 
     Args:
         model: A world model; before its first fit there is no past.
@@ -154,6 +155,8 @@ class _State(tuple[np.ndarray, ...]):
 
     @classmethod
     def holding(cls, parts: State, engine: RealRows | None) -> Self:
+        for part in parts:
+            part.flags.writeable = False  # The engine would not know of the change.
         state = cls(parts)
         state._engine = engine
         return state

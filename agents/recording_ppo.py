@@ -18,6 +18,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -232,7 +233,7 @@ class RecordingPPO(PPO):
         force_reset: bool = True,
         *,
         episodes: Episodes | None = None,
-        n_envs: int = 4,
+        n_envs: int | None = None,
         **kwargs: Any,
     ) -> Self:
         """Read an agent that `save` wrote.
@@ -249,12 +250,13 @@ class RecordingPPO(PPO):
             print_system_info: As in SB3.
             force_reset: Whether `learn` resets the environment first.
             episodes: The episodes that the agent has made.
-            n_envs: Rows, where `env` does not say.
+            n_envs: Rows, where `env` does not say; None for as many as it had.
             **kwargs: Attributes to change.
         """
+        rows = None if env is None else as_vec_env(env, n_envs or _saved_rows(path))
         agent = super().load(
             path,
-            None if env is None else as_vec_env(env, n_envs),
+            rows,
             device,
             custom_objects,
             print_system_info,
@@ -268,6 +270,15 @@ class RecordingPPO(PPO):
         if episodes is not None:
             agent.set_episodes(episodes)
         return agent
+
+
+def _saved_rows(path: str | pathlib.Path | io.BufferedIOBase) -> int:
+    """Look up how many rows of the environment a saved agent had."""
+    data, _, _ = load_from_zip_file(path, device="cpu")
+    if isinstance(path, io.BufferedIOBase):
+        path.seek(0)
+    assert data is not None
+    return int(data["n_envs"])
 
 
 def _check_policy(policy: object, space: spaces.Space[Any]) -> None:

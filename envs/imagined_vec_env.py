@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env.base_vec_env import (
 )
 from torch import Tensor
 
+from worldgen.config import require
 from worldgen.diffusion.sampler_config import SamplerConfig
 from worldgen.envs.dream_rows import DreamRows, Starts, load_model
 from worldgen.envs.dream_starts import StartConfig
@@ -95,6 +96,8 @@ class ImaginedVecEnv(VecEnv):
         start_config: StartConfig | None = None,
         render_mode: str | None = None,
     ) -> None:
+        modes = (None, "rgb_array")
+        require(render_mode in modes, "render_mode", "be None or 'rgb_array'", render_mode)
         self.model = load_model(model)
         self._rows = DreamRows(
             self.model,

@@ -35,7 +35,8 @@ class RealRows:
     it says of the past is what it says in a dream.
 
     Args:
-        model: A trained world model. The weights of a later fit are taken at the next `restart`.
+        model: A trained world model. After a later fit the past is forgotten, whose tokens may
+            mean something else now.
         num_rows: B.
     """
 
@@ -79,7 +80,10 @@ class RealRows:
 
     def advance(self, actions: Any, tokens: Tensor) -> None:
         """Read what was done in the newest frames, (B, *action shape), and what came, (B, K)."""
-        self.follow(self.model.encode_actions(actions), tokens)
+        if self.is_current:
+            self.follow(self.model.encode_actions(actions), tokens)
+        else:
+            self.restart(tokens)
 
     def follow(self, actions: Tensor, tokens: Tensor) -> None:
         """Do what `advance` does, with encoded actions (B, A)."""

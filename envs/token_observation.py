@@ -45,8 +45,8 @@ class TokenObservation(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordCo
             array, "decoded" for the environment's own observations after a pass through the
             tokenizer, with its mistakes.
         memory: Whether the model's own summary of the episode so far is shown too, as in
-            `ImaginedVecEnv(..., memory=True)`. It needs the whole world model; the weights of a
-            later fit are taken at the next `reset`.
+            `ImaginedVecEnv(..., memory=True)`. It needs the whole world model, and begins anew
+            where that is trained further.
 
     Raises:
         SpaceError: If the model was built for another observation space; with memory, also for

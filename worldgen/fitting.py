@@ -27,6 +27,7 @@ from worldgen.fit_log import FitLog
 from worldgen.progress import Progress
 from worldgen.remote_training import check_devices
 from worldgen.seeding import derived_seed
+from worldgen.tokenizer.patch_autoencoder import PatchAutoencoder
 
 if TYPE_CHECKING:
     from worldgen.world_model import WorldModel
@@ -35,6 +36,8 @@ __all__ = ["FitResult", "fit_world_model"]
 
 _REFIT_BELOW = 0.995
 _CHECKED_FRAMES = 4096
+_COMPARED_FRAMES = 512
+"""Frames of pictures that are cut into patches at once."""
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,9 @@ def _fit_tokenizer(
     progress: bool,
     log: FitLog,
 ) -> dict[str, float]:
-    """Train the tokenizer if it is new or loses something of the newest frames."""
-    kept = _kept_share(model, episodes) if model.tokenizer.is_fitted else 0.0
-    if kept < _REFIT_BELOW:
+    """Train the tokenizer if it is new, or loses more of the newest frames than it had to."""
+    kept = _kept_share(model, episodes) if model.tokenizer.is_fitted else -1.0
+    if kept < _REFIT_BELOW * float(model.tokenizer.kept):
         with Progress("tokenizer", gradient_steps, enabled=progress, unit="gradient steps") as bar:
 
             def on_gradient_step(loss: float) -> None:
@@ -173,27 +176,29 @@ def _fit_tokenizer(
                 on_gradient_step=on_gradient_step,
             )
         kept = _kept_share(model, episodes)
+        model.tokenizer.kept.fill_(kept)
         log.write_codes(model.tokenizer, episodes)
     return {"tokenizer/kept_frames": kept}
 
 
 def _kept_share(model: WorldModel, episodes: Sequence[Episode]) -> float:
-    """Share of the newest frames that come back (nearly) as they were, in every leaf."""
+    """Share of the newest frames that come back (nearly) as they were, in every part of a leaf."""
     frames = _newest_frames(model, episodes)
     decoded = model.tokenizer.decode_flat(model.tokenizer.encode_flat(frames))
     count = len(next(iter(frames.values())))
     kept = np.ones(count, dtype=bool)
     for path, real in frames.items():
-        difference = np.abs(
-            real.reshape(count, -1).astype(np.float64) - decoded[path].reshape(count, -1)
-        )
+        codec, flat = model.tokenizer.codec(path), real.reshape(count, -1)
         if np.issubdtype(real.dtype, np.floating):
-            spread = real.reshape(count, -1).std(0)
-            kept &= (difference <= 0.2 * spread + 1e-6).all(1)
-        elif real.dtype == np.uint8 and real.max() > 15:
-            kept &= difference.mean(1) <= 4
+            difference = np.abs(flat.astype(np.float64) - decoded[path].reshape(count, -1))
+            kept &= (difference <= 0.2 * flat.std(0) + 1e-6).all(1)
+        elif isinstance(codec, PatchAutoencoder):
+            for first in range(0, count, _COMPARED_FRAMES):
+                part = slice(first, first + _COMPARED_FRAMES)
+                pair = (model.tokenizer.patches(path, v[part]) for v in (decoded[path], real))
+                kept[part] &= ~codec.patches_lost(*pair).any(1).cpu().numpy()
         else:
-            kept &= (difference == 0).all(1)
+            kept &= (flat == decoded[path].reshape(count, -1)).all(1)
     return float(kept.mean())
 
 

@@ -11,6 +11,8 @@ occur in the data, and the rotation by time, which is folded into one projection
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -30,13 +32,14 @@ class FrozenDynamics:
     """Weights of a network at one moment, laid out for imagination.
 
     Args:
-        dynamics: The network; later changes of it are not followed.
+        dynamics: The network, which is copied; later changes of it are not followed.
         dtype: Of the matrix products.
         compiles: Whether `torch.compile` makes the layers faster.
     """
 
     @torch.inference_mode()
     def __init__(self, dynamics: Dynamics, dtype: torch.dtype, *, compiles: bool = False) -> None:
+        self.dynamics = dynamics = copy.deepcopy(dynamics)
         self.dtype = dtype
         self.two_hot = dynamics.two_hot
         self._actions = dynamics.action_embedding

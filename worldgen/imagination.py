@@ -145,7 +145,7 @@ class Imagination:
 
     def _prefill(self, rows: Tensor, context: Context) -> None:
         """Cache the keys and values of all context frames but the last, which comes later."""
-        dynamics, length = self.dynamics, context.tokens.shape[1] - 1
+        dynamics, length = self._network.dynamics, context.tokens.shape[1] - 1
         inputs = dynamics.embed(
             dynamics.token_table(), context.tokens[:, :-1], context.actions[:, 1:]
         )

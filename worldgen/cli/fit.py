@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldgen.cli.arguments import CommonArguments, EpisodesFolder, Flag, refuse_existing
+from worldgen.config import require
 from worldgen.data.episodes import Episodes
 from worldgen.errors import CheckpointError
 from worldgen.fit_checkpoint import remove_checkpoint
@@ -23,7 +24,7 @@ class Arguments(CommonArguments):
     output: Path = Path("model")
     """Folder of the model to write."""
     start: Path | None = None
-    """Model folder to go on training from, in place of a new model; its settings are kept."""
+    """Model folder to go on training from, in place of a new model, with its settings and seed."""
     tokenizer_steps: int | None = None
     """Most gradient steps of the tokenizer; the model's setting by default."""
     dynamics_steps: int | None = None
@@ -39,14 +40,21 @@ class Arguments(CommonArguments):
     overwrite: Flag = False
     """Replace the folder, and begin anew where a fit was broken off."""
     resume: Flag = False
-    """Go on with a fit that was broken off; its settings must be the same."""
+    """Go on with a fit that was broken off, if there is one; its settings must be the same."""
     model: WorldModelConfig = WorldModelConfig()
     """Settings of a new model."""
+
+    def prepare(self) -> None:
+        """Refuse settings that the model of `start` has already."""
+        super().prepare()
+        if self.start is not None:
+            for name, usual in (("model", WorldModelConfig()), ("seed", 0)):
+                rule = "be left out with --start, whose model has its own"
+                require(getattr(self, name) == usual, f"--{name}", rule, getattr(self, name))
 
 
 def run(arguments: Arguments) -> None:
     """Fit, save, and say how well it went."""
-    refuse_existing(arguments.output, arguments.overwrite)
     checkpoint = _checkpoint(arguments)
     episodes = Episodes.load(arguments.episodes)
     model = _model(arguments, episodes)
@@ -59,17 +67,22 @@ def run(arguments: Arguments) -> None:
         checkpoint_every=arguments.checkpoint_every,
         devices=arguments.devices,
     )
-    model.save(arguments.output, overwrite=arguments.overwrite)
+    model.save(arguments.output, overwrite=arguments.overwrite or arguments.resume)
     remove_checkpoint(checkpoint)
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
     print(f"{numbers}: {arguments.output}")
 
 
 def _checkpoint(arguments: Arguments) -> Path:
-    """Name the file of an unfinished fit beside the output, and say what is to become of it."""
+    """Name the file of an unfinished fit beside the output, and say what is to become of it.
+
+    A fit that goes on may find the model that it wrote just before it was killed.
+    """
     path = arguments.output.with_name(f"{arguments.output.name}.fit")
-    if arguments.resume and not path.exists():
-        raise CheckpointError(f"there is no fit to go on with: {path} does not exist")
+    goes_on = arguments.resume and path.exists()
+    refuse_existing(arguments.output, arguments.overwrite or goes_on)
+    if arguments.resume and not goes_on:
+        print(f"{path} does not exist: the fit begins from its beginning")
     if path.exists() and not arguments.resume:
         if not arguments.overwrite:
             raise CheckpointError(

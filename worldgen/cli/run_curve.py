@@ -47,29 +47,40 @@ class RunCurve(PhaseCallback):
     ) -> None:
         super().__init__()
         self._folder, self._environment, self._episodes = folder, environment, episodes
-        self._metrics: dict[str, float] = {}
+
+    def _on_training_start(self) -> None:
+        """Make the entry of a round after which a run was killed before it was made."""
+        agent = self._agent
+        done = [entry["round"] for entry in _entries(self._folder)]
+        if agent.round and agent.phase == "collect" and agent.round not in done:
+            self._note(agent)
 
     def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> None:
-        """Keep a round's numbers, and play once it is over."""
-        self._metrics |= {
+        """Play once a round is over."""
+        if phase == "dream":
+            self._note(self._agent)
+
+    @property
+    def _agent(self) -> DreamPPO:
+        assert isinstance(self.model, DreamPPO)
+        return self.model
+
+    def _note(self, agent: DreamPPO) -> None:
+        """Play, add the entry of the agent's newest round, and keep the agent if it is the best."""
+        numbers = {
             name: value
-            for name, value in metrics.items()
+            for name, value in agent.round_metrics.items()
             if name in _KEPT or name.startswith("unseen/")
         }
-        if phase != "dream":
-            return
-        agent = self.model
-        assert isinstance(agent, DreamPPO)
         entry: dict[str, Any] = {
             "round": agent.round,
             "real_environment_steps": agent.num_timesteps,
             "imagined_environment_steps": agent.imagined_timesteps,
             "training_seconds": round(sum(self._folder.times().values()), 1),
             "resident_mib": resident_mib(),
-            **self._metrics,
+            **numbers,
             **self._played(agent),
         }
-        self._metrics = {}
         earlier = [e for e in _entries(self._folder) if e["round"] < agent.round]
         if "mean_return" in entry and _is_best(entry, earlier):
             shutil.copyfile(self._folder.agent, self._folder.best_agent)

@@ -16,17 +16,19 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from stable_baselines3.common.callbacks import CallbackList
 
 from worldgen.agents import DreamPPO, PhaseCallback
-from worldgen.agents.real_env import policy_name
+from worldgen.agents.real_env import as_vec_env, policy_name
 from worldgen.checkpoint import write_atomically
 from worldgen.cli.dream_log import DreamLog
 from worldgen.cli.run_curve import RunCurve
 from worldgen.cli.summaries import describe_phase
 from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episodes import Episodes
-from worldgen.errors import CheckpointError
+from worldgen.device import resolve_device
+from worldgen.errors import CheckpointError, ConfigError
 from worldgen.fit_checkpoint import remove_checkpoint
 from worldgen.run_folder import RunFolder
 
@@ -93,6 +95,11 @@ def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
                 f"resume   a collection that broke off after {again:,} environment steps is "
                 f"made again; its episodes are kept in {folder.episodes / 'set-aside'}"
             )
+    elif agent.phase == "collect" and not agent.config.fresh_rounds:
+        print(
+            "resume   the environment's state is not kept: its rows begin new episodes, which an "
+            "undisturbed run would not have done"
+        )
     agent.set_episodes(episodes)
     nothing_left = arguments.timesteps - agent.num_timesteps < arguments.num_envs
     if agent.phase == "collect" and agent.num_timesteps > saved_steps and nothing_left:
@@ -112,14 +119,27 @@ def load_agent(
     """Load the agent of a run.
 
     Raises:
+        ConfigError: If there is no such device, or the environment has become another.
         CheckpointError: If its file is damaged.
     """
+    device = str(resolve_device(device))
+    env = None if environment is None else as_vec_env(environment, num_envs)
     try:
-        return DreamPPO.load(folder.agent, env=environment, device=device, n_envs=num_envs)
+        agent = DreamPPO.load(folder.agent, device=device)
+    except torch.OutOfMemoryError:
+        raise
     except (KeyError, EOFError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder.agent} is damaged: {error}; begin anew with --overwrite"
         ) from error
+    if env is not None:
+        try:
+            agent.set_env(env)
+        except ValueError as error:
+            raise ConfigError(
+                f"the environment must be the one that {folder.agent} was made in: {error}"
+            ) from error
+    return agent
 
 
 def _new(folder: RunFolder, arguments: Arguments) -> DreamPPO:

@@ -56,9 +56,12 @@ class Tokenizer(nn.Module):
         token_slices: Path -> the positions of its tokens in a frame.
         codebooks: The codebooks in the order of a frame's positions.
         embedding_size: E, the largest of the leaves; shorter vectors are filled up with zeros.
+        kept: Scalar, the share of frames that came back when it was last trained; a world model
+            notes it, which trains its tokenizer again where that falls.
     """
 
     fitted: Tensor
+    kept: Tensor
 
     def __init__(self, space: spaces.Space[Any], config: TokenizerConfig) -> None:
         super().__init__()
@@ -84,6 +87,7 @@ class Tokenizer(nn.Module):
         self._lay_out()
         self._code_vectors: Tensor | None = None
         self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("kept", torch.tensor(1.0))
         self.requires_grad_(False)
 
     @classmethod

@@ -132,6 +132,24 @@ class VectorQuantizer(nn.Module):
                 break
             self._take_means(latents, codes)
             before = error
+        self._set_aside(latents)
+
+    def _set_aside(self, latents: Tensor) -> None:
+        """Put codes that nothing chooses beyond all latents, where they are no other's double.
+
+        Between doubles rounding would choose, which is not the same for a batch as for one latent.
+        """
+        codes = self.encode(latents)
+        for group in range(len(self.codebook)):
+            chosen = torch.bincount(codes[:, group], minlength=self.codebook.shape[1]) > 0
+            unused = (~chosen).nonzero().flatten()
+            center = latents[:, group].mean(0)
+            offsets = latents[:, group] - center
+            reach = offsets[offsets.square().sum(-1).argmax()]
+            if not bool(reach.any()):
+                reach = torch.ones_like(reach)
+            steps = 2 + torch.arange(len(unused), device=latents.device) / max(1, len(unused))
+            self.codebook[group, unused] = center + steps.unsqueeze(1) * reach
 
     def _scored(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Give the codes (N, G) of latents and their squared errors, (N, G)."""

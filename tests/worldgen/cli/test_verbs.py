@@ -10,6 +10,7 @@ from PIL import Image
 from worldgen.data.episodes import Episodes
 from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
+from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
 
 WORLD = "worlds/Dict-v0"
@@ -154,12 +155,12 @@ def test_a_fit_that_was_broken_off_goes_on(command, episodes, small_model, tmp_p
     undisturbed, output = tmp_path / "undisturbed", tmp_path / "model"
     assert command("fit", episodes, "--output", undisturbed, *steps, *small_model).code == 0
     fit = ("fit", episodes, "--output", output, *steps, *small_model)
-    ended = command(*fit, "--resume")
-    assert ended.code == 1
-    assert "there is no fit to go on with" in ended.err
 
     class Killed(BaseException):
         pass
+
+    def killed(*_, **__):
+        raise Killed
 
     def killed_at_8(trainer):
         if trainer.gradient_step == 8:
@@ -167,13 +168,22 @@ def test_a_fit_that_was_broken_off_goes_on(command, episodes, small_model, tmp_p
         return trainer.gradient_step >= trainer.gradient_steps
 
     with monkeypatch.context() as patch:
-        patch.setattr(DynamicsTrainer, "is_finished", property(killed_at_8))
+        patch.setattr(Tokenizer, "fit", killed)
         with pytest.raises(Killed):
             command(*fit)
+    with monkeypatch.context() as patch:
+        patch.setattr(DynamicsTrainer, "is_finished", property(killed_at_8))
+        with pytest.raises(Killed):
+            command(*fit, "--resume")  # There is nothing yet to go on with.
     assert not output.exists()
     ended = command(*fit)
     assert ended.code == 1
     assert "--resume goes on with it, --overwrite begins anew" in ended.err
+    with monkeypatch.context() as patch:
+        patch.setattr("worldgen.cli.fit.remove_checkpoint", killed)
+        with pytest.raises(Killed):
+            command(*fit, "--resume")
+    assert output.exists()  # Killed just after it was written.
     assert command(*fit, "--resume").code == 0
     for name in ("tokenizer.safetensors", "dynamics.safetensors"):
         assert (output / name).read_bytes() == (undisturbed / name).read_bytes()

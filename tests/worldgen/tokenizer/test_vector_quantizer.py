@@ -73,6 +73,19 @@ def test_settled_codes_are_the_means_of_what_chooses_them() -> None:
             assert torch.allclose(made.codebook[group, code], mean, atol=0.05)
 
 
+@pytest.mark.parametrize("values", [[0.0, 1.0, 3.0], [0.0]])
+def test_settled_codes_without_a_latent_are_no_ones_doubles(values: list[float]) -> None:
+    made = quantizer(groups=1, codes=16, dim=4)
+    latents = torch.zeros(30, 1, 4)
+    latents[..., 0] = torch.tensor(values).repeat(30 // len(values)).view(-1, 1)
+    made.initialize(latents, torch.Generator().manual_seed(0))
+    made.settle(latents)
+    assert len(made.codebook[0].unique(dim=0)) == 16
+    codes = made.encode(latents)
+    assert torch.allclose(made.decode(codes), latents, atol=1e-6)
+    assert all(torch.equal(made.encode(latents[i : i + 1])[0], codes[i]) for i in range(30))
+
+
 def test_restart_moves_dead_codes_only() -> None:
     made = quantizer(groups=1, codes=4, dim=1)
     made.codebook[0] = torch.tensor([[0.0], [1.0], [50.0], [60.0]])
