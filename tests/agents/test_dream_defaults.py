@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from worldgen import WorldModelConfig, collect
 from worldgen.agents import OFFLINE_CONFIG, DreamConfig, DreamPPO, dream_defaults
+from worldgen.agents.dream_defaults import observation_space_of
 from worldgen.cli.arguments import parse
 from worldgen.cli.train import Arguments
 from worldgen.cli.train_offline import Arguments as OfflineArguments
@@ -54,6 +55,24 @@ def test_an_agent_takes_them_however_its_environment_is_given(env):
     assert agent.config.horizon == suited.config.horizon
     assert agent.world_model.config == suited.model_config
     assert agent.n_envs == 1
+
+
+def test_they_are_for_what_is_left_of_an_environment_once_it_is_prepared():
+    class Titled(gym.ObservationWrapper):
+        def __init__(self, env):
+            super().__init__(env)
+            parts = {"obs": env.observation_space, "title": spaces.Text(9)}
+            self.observation_space = spaces.Dict(parts)
+
+        def observation(self, observation):
+            return {"obs": observation, "title": "a pole"}
+
+    def make():
+        return Titled(gym.make("CartPole-v1"))
+
+    given = [observation_space_of(env) for env in (make, make())]
+    assert given[0] == given[1]
+    assert dream_defaults(given[1]).n_envs == 1
 
 
 def test_what_is_given_is_taken():

@@ -20,7 +20,7 @@ from tests.agents.small_agents import (
     gone_on_with,
     make_agent,
 )
-from worldgen import Episodes
+from worldgen import Episodes, WorldModelConfig
 from worldgen.agents import DreamPPO
 from worldgen.errors import ConfigError, DatasetError, SpaceError
 
@@ -123,6 +123,26 @@ def test_a_resumed_agent_does_not_meet_its_first_episodes_again(tmp_path):
     loaded.learn(32, reset_num_timesteps=False)
     firsts = [e.observations["observation"][0].tobytes() for e in loaded.episodes]
     assert set(firsts[:8]).isdisjoint(firsts[-8:])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_loaded_agent_has_as_many_rows_as_it_had(rows, tmp_path):
+    agent = make_agent(n_envs=rows)
+    agent.save(tmp_path / "agent.zip")
+    assert DreamPPO.load(tmp_path / "agent.zip", env=GRID, device="cpu").n_envs == rows
+    with (tmp_path / "agent.zip").open("rb") as file:
+        assert DreamPPO.load(file, env=GRID, device="cpu").n_envs == rows
+    assert DreamPPO.load(tmp_path / "agent.zip", env=GRID, device="cpu", n_envs=2).n_envs == 2
+
+
+def test_a_world_model_and_other_settings_for_one_are_refused():
+    model = make_agent().world_model
+    again = DreamPPO("MlpPolicy", GRID, world_model=model, model_config=model.config, device="cpu")
+    assert again.world_model is model
+    with pytest.raises(ConfigError, match="`model_config` must be left out with a `world_model`"):
+        DreamPPO(
+            "MlpPolicy", GRID, world_model=model, model_config=WorldModelConfig(), device="cpu"
+        )
 
 
 def test_what_is_missing_is_named(tmp_path):

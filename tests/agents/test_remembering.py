@@ -166,6 +166,18 @@ def test_a_part_of_the_rows_goes_on_from_its_part_of_the_state(monkeypatch):
     np.testing.assert_allclose(notes.memory(-2), notes.memory()[[2, 0]], atol=1e-5)
 
 
+def test_a_state_is_not_changed_in_place():
+    agent = make_agent(memory=True).learn(32)
+    frames = np.stack([gym.make(GRID).reset(seed=seed)[0] for seed in range(2)])
+    _, state = agent.predict(frames)
+    assert state is not None
+    with pytest.raises(ValueError, match="read-only"):
+        state[2][:, 0] = False
+    forgetful = tuple(part.copy() for part in state)
+    forgetful[2][:, 0] = False
+    assert agent.predict(frames, forgetful)[0].shape == (2,)
+
+
 def test_a_single_observation_and_a_batch_of_one_are_the_same():
     for env_id in (GRID, DICT, IMAGE, VECTOR):
         agent = remembering(env_id).learn(64)

@@ -266,6 +266,8 @@ def test_attributes_and_methods_are_the_whole_environments(grid):
 
 
 def test_rows_are_drawn(world):
+    with pytest.raises(ConfigError, match="`render_mode` must be None or 'rgb_array', got 'human'"):
+        ImaginedVecEnv(world.model, 4, starts=world.episodes, render_mode="human")
     env = ImaginedVecEnv(world.model, 4, starts=world.episodes, render_mode="rgb_array")
     env.reset()
     pictures = env.get_images()

@@ -82,6 +82,30 @@ def test_mean_numbers_go_with_more_denoising_steps() -> None:
     assert int(tokens[:, 2:].max()) < 9
 
 
+def test_a_dream_goes_on_with_the_weights_that_it_began_with() -> None:
+    dynamics = make_dynamics()
+    actions = torch.ones(ROWS, 1, dtype=torch.int64)
+    begun, undisturbed = engine(dynamics, 0), engine(dynamics, 0)
+    whole = undisturbed.step(actions)
+    restarted = Context(
+        torch.ones(2, 2, 4, dtype=torch.int64),
+        torch.ones(2, 2, 1, dtype=torch.int64),
+        torch.ones(2, 2, dtype=torch.bool),
+    )
+    undisturbed.reset_rows(torch.arange(2), restarted)
+    after = undisturbed.step(actions)
+    with torch.no_grad():
+        for weights in dynamics.parameters():
+            weights.add_(1.0)
+    step = begun.step(actions)
+    assert torch.equal(step.tokens, whole.tokens)
+    assert torch.equal(step.reward, whole.reward)
+    begun.reset_rows(torch.arange(2), restarted)
+    assert torch.equal(begun.step(actions).reward, after.reward)
+    assert torch.equal(begun.summary, undisturbed.summary)
+    assert not torch.equal(engine(dynamics, 0).step(actions).reward, whole.reward)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # torch's own
 def test_compiled_layers_give_the_same_dream() -> None:

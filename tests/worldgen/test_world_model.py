@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from worlds import DictWorld, GridWorld, ImageWorld, VectorWorld
 
 import worldgen
 from worldgen import Episodes, SamplerConfig, WorldModel, WorldModelConfig
+from worldgen.data import Episode
 from worldgen.dynamics import DynamicsConfig
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import CheckpointError, ConfigError, DatasetError, ShapeError, TrainingError
@@ -99,6 +101,37 @@ def test_every_kind_of_world_is_encoded_imagined_and_saved(world: Any, tmp_path:
     assert torch.equal(again.tokens, dream.tokens)
     assert np.array_equal(again.rewards, dream.rewards)
     loaded.check_compatible(env.observation_space, env.action_space)
+
+
+def test_a_tile_that_was_not_seen_before_is_learned_with_the_next_fit() -> None:
+    space = spaces.Box(0, 255, (16, 16, 1), np.uint8)
+    model = WorldModel.for_spaces(space, spaces.Discrete(2), config=small_config(), device="cpu")
+
+    def episode(bright: int) -> Episode:
+        frames = np.full((31, 16, 16, 1), 40, np.uint8)
+        frames[:, :8, :8] = np.arange(31)[:, None, None, None] % 2 * 60
+        frames[:, 8:, 8:] += np.uint8(bright)  # One tile of four.
+        return Episode(
+            observations={"observation": frames},
+            actions=np.zeros(30, np.int64),
+            rewards=np.zeros(30, np.float32),
+            terminated=np.zeros(30, bool),
+            truncated=np.zeros(30, bool),
+        )
+
+    few = {"tokenizer_steps": 300, "dynamics_steps": 1, "progress": False}
+    model.fit([episode(0)] * 4, **few)
+    later = episode(12)  # 3 grey levels in the mean of a frame.
+    assert np.abs(_round_trip(model, later))[:, 8:, 8:].mean() > 4
+    result = model.fit([*[episode(0)] * 4, *[later] * 4], **few)
+    assert result.metrics["tokenizer/kept_frames"] == 1.0
+    assert np.abs(_round_trip(model, later))[:, 8:, 8:].mean() < 4
+
+
+def _round_trip(model: WorldModel, episode: Episode) -> np.ndarray:
+    frames = episode.observations["observation"]
+    lost: np.ndarray = model.decode(model.encode(frames)).astype(int) - frames
+    return lost
 
 
 def test_equal_seeds_give_equal_models() -> None:

@@ -11,11 +11,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.worldgen.cli.short_runs import Killed, kill_at, number_of_films
 from worldgen.agents import DreamPPO
 from worldgen.cli.judgement import Judgement
+from worldgen.cli.run_curve import RunCurve
 from worldgen.cli.train import Arguments
-from worldgen.cli.training import Checkpoints
+from worldgen.cli.training import Checkpoints, load_agent
+from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episode import EpisodeBuilder
 from worldgen.data.episodes import Episodes
 from worldgen.dynamics_trainer import DynamicsTrainer
+from worldgen.errors import ConfigError
 from worldgen.evaluation import FidelityReport
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModel
@@ -185,6 +188,8 @@ def test_resuming_wants_the_same_settings(train, finished):
         pytest.param(Checkpoints, "on_phase_end", 4, False, 96, id="in the last collection"),
         pytest.param(EpisodeBuilder, "add", 30, True, None, id="amid the first collection"),
         pytest.param(EpisodeBuilder, "add", 80, True, None, id="amid the last collection"),
+        pytest.param(RunCurve, "_played", 1, False, 48, id="before the first round is played"),
+        pytest.param(RunCurve, "_played", 2, True, 96, id="after the last round is played"),
         pytest.param(Judgement, "_collect", 1, True, 96, id="while measuring"),
         pytest.param(Judgement, "_film", 1, False, 96, id="before the films"),
     ],
@@ -214,9 +219,27 @@ def test_a_killed_run_goes_on(
     assert FidelityReport.load(run.model / "report.json").to_dict() == report["fidelity"]
     assert not run.fit_checkpoint.exists()
     assert run.report.read_bytes() == (finished[0] / "report.json").read_bytes()
+    assert comparable(read(run.curve)) == comparable(read(RunFolder.open(finished[0]).curve))
     for weights in ("tokenizer.safetensors", "dynamics.safetensors"):
         ours, theirs = run.model / weights, finished[0] / "model" / weights
         assert ours.read_bytes() == theirs.read_bytes()
+
+
+def comparable(curve):
+    machines = ("training_seconds", "resident_mib")
+    return [{k: v for k, v in entry.items() if k not in machines} for entry in curve]
+
+
+def test_an_agent_that_is_whole_is_not_called_damaged(train, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        kill_at(patch, Checkpoints, "on_phase_end", 1, after=True)
+        with pytest.raises(Killed):
+            train(tmp_path / "run")
+    folder = RunFolder.open(tmp_path / "run")
+    with pytest.raises(ConfigError, match="'gpu'"):
+        load_agent(folder, None, "gpu")
+    with pytest.raises(ConfigError, match="must be the one that"):
+        load_agent(folder, EnvironmentSpec(id="worlds/Vector-v0"), "cpu", 4)
 
 
 def test_a_damaged_agent_is_said_so(train, tmp_path, monkeypatch):

@@ -53,6 +53,10 @@ def test_fit_takes_its_settings_and_goes_on_from_a_model(command, episodes, mode
     ended = command("fit", episodes, "--start", model, "--output", output, *few)
     assert ended.code == 0, ended.err
     assert WorldModel.load(output).config == loaded.config
+    for given in (("--seed", 3), ("--model.dynamics.context", 3)):
+        ended = command("fit", episodes, "--start", model, "--output", tmp_path / "no", *given)
+        assert ended.code == 2
+        assert "must be left out with --start, whose model has its own" in ended.err
 
 
 def test_a_fit_over_too_many_processes_is_refused(command, episodes, small_model, tmp_path):
