@@ -95,7 +95,7 @@ def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
                 f"resume   a collection that broke off after {again:,} environment steps is "
                 f"made again; its episodes are kept in {folder.episodes / 'set-aside'}"
             )
-    elif agent.phase == "collect" and not agent.config.fresh_rounds:
+    elif not agent.config.fresh_rounds and TRAINED not in folder.stages():
         print(
             "resume   the environment's state is not kept: its rows begin new episodes, which an "
             "undisturbed run would not have done"
