@@ -82,9 +82,6 @@ def observation_space_of(env: EnvLike | VecEnv) -> spaces.Space[Any]:
     if isinstance(env, VecEnv):
         return env.observation_space
     made = make_env(env)
-    if isinstance(env, gym.Env):
-        return made.observation_space
-    try:
-        return made.observation_space
-    finally:
+    if not isinstance(env, gym.Env):
         made.close()
+    return made.observation_space

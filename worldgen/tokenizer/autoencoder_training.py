@@ -140,7 +140,22 @@ def train_autoencoder(
         autoencoder.quantizer.initialize(autoencoder.latents(sample).detach(), generator)
     if autoencoder.needs_no_gradient:
         autoencoder.settle(patches)
-        gradient_steps = 0
+    else:
+        _descend(autoencoder, patches, weights, gradient_steps, generator, on_gradient_step)
+    autoencoder.build_table()
+    errors = torch.cat([autoencoder.errors(part).mean(1) for part in torch.split(patches, _SLICE)])
+    return float((errors * counts).sum() / counts.sum())
+
+
+def _descend(
+    autoencoder: PatchAutoencoder,
+    patches: Tensor,
+    weights: Tensor,
+    gradient_steps: int,
+    generator: torch.Generator,
+    on_gradient_step: Callable[[float], None],
+) -> None:
+    """Make gradient steps, with restarts of unused codes."""
     rate = _GRID_LEARNING_RATE if autoencoder.config.kind == "fsq" else _LEARNING_RATE
     if autoencoder.modality.linear_skip:
         rate = _SKIP_LEARNING_RATE
@@ -162,9 +177,6 @@ def train_autoencoder(
             if exact and exact_before:
                 break
             exact_before = exact
-    autoencoder.build_table()
-    errors = torch.cat([autoencoder.errors(part).mean(1) for part in torch.split(patches, _SLICE)])
-    return float((errors * counts).sum() / counts.sum())
 
 
 def _draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:

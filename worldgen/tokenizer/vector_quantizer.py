@@ -139,7 +139,7 @@ class VectorQuantizer(nn.Module):
 
         Between doubles rounding would choose, which is not the same for a batch as for one latent.
         """
-        codes = self.encode(latents)
+        codes, _ = self._scored(latents)
         for group in range(len(self.codebook)):
             chosen = torch.bincount(codes[:, group], minlength=self.codebook.shape[1]) > 0
             unused = (~chosen).nonzero().flatten()
