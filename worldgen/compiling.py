@@ -24,12 +24,15 @@ R = TypeVar("R")
 
 @cache
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Give the compiled form of a function of tensors; it is compiled at its first calls.
+    """Give the compiled form of a function of tensors.
+
+    It is compiled at the first call with each shape, so that no result depends on the shapes that
+    came before it.
 
     Raises:
         ConfigError: At a call, if it cannot be compiled here: on a CPU that takes a C++ compiler.
     """
-    made: Callable[..., Any] = torch.compile(function)
+    made: Callable[..., Any] = torch.compile(function, dynamic=False)
 
     def call(*arguments: P.args, **named: P.kwargs) -> R:
         try:

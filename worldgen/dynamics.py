@@ -329,6 +329,8 @@ class Dynamics(nn.Module):
         masked: Tensor | None = None,
         noisy: NoisyPoints | None = None,
         unseen: Tensor | None = None,
+        *,
+        compiles: bool = False,
     ) -> tuple[Prediction, Prediction | PointPrediction | None]:
         """Predict frames 1..T-1 of training windows, each from its clean past.
 
@@ -340,6 +342,7 @@ class Dynamics(nn.Module):
             noisy: (R, T - 1), in Gaussian diffusion in place of `masked`.
             unseen: (B, T) bool, frames whose tokens the network does not see; each follows one
                 that it sees. None is none of them.
+            compiles: Whether the layers go through `torch.compile`.
 
         Returns:
             Predictions (B, T - 1) of the first pass, and those (R, T - 1) of the drafts.
@@ -354,19 +357,19 @@ class Dynamics(nn.Module):
                 other = self.embed_unseen(clean, windows.actions[:, :-1])
                 clean = torch.where(unseen[:, :-1, None, None], other, clean)
             sees = visible_past(windows.episode[:, :-1], self.config.context)
-            hidden, seen = self.transformer.read(clean, sees)
+            hidden, seen = self.transformer.read(clean, sees, compiles=compiles)
             first = self.read_out(hidden, previous)
             if noisy is not None:
                 count = len(noisy.sigma)
                 guess = self.code_space.guess(first.token_logits[:count].detach().softmax(-1))
                 drafts = self.embed_noisy(clean[:count], noisy, guess)
                 told = self.noise_modulation(noisy.sigma.flatten())
-                made = self.transformer.draft(drafts, seen, sees, told)
+                made = self.transformer.draft(drafts, seen, sees, told, compiles=compiles)
                 return first, self._denoise(made, noisy, guess)
             if masked is not None:
                 count = len(masked)
                 drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
-                made = self.transformer.draft(drafts, seen, sees)
+                made = self.transformer.draft(drafts, seen, sees, compiles=compiles)
                 return first, self.read_out(made, previous[:count])
             return first, None
 

@@ -56,11 +56,17 @@ class Batch:
 
 
 class OnTensors(nn.Module):
-    """The network with its batch as single tensors, as several processes want their inputs."""
+    """The network with its batch as single tensors, as several processes want their inputs.
 
-    def __init__(self, dynamics: Dynamics) -> None:
+    Args:
+        dynamics: The network.
+        compiles: Whether its layers go through `torch.compile`.
+    """
+
+    def __init__(self, dynamics: Dynamics, *, compiles: bool = False) -> None:
         super().__init__()
         self.dynamics = dynamics
+        self._compiles = compiles
 
     def forward(
         self, *inputs: Tensor
@@ -69,7 +75,7 @@ class OnTensors(nn.Module):
         windows, rest = Windows(*inputs[:_WINDOW]), inputs[_WINDOW:]
         past, masked, points, sigma, unseen = rest[:5]
         noisy = None if points is None else NoisyPoints(points, sigma)
-        first, drafts = self.dynamics(windows, past, masked, noisy, unseen)
+        first, drafts = self.dynamics(windows, past, masked, noisy, unseen, compiles=self._compiles)
         return first, drafts, self._propose(rest[5:])
 
     def _propose(self, inputs: Sequence[Tensor]) -> Tensor | None:

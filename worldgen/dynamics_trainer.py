@@ -81,7 +81,7 @@ class DynamicsTrainer:
         self.gradient_steps, self.generator = gradient_steps, generator
         self.gradient_step = 0
         self._fabric = fabric
-        self._network: nn.Module = OnTensors(dynamics)
+        self._network: nn.Module = OnTensors(dynamics, compiles=config.compiled)
         if fabric is not None:
             self._network = fabric.setup_module(self._network)
         self._parameters: list[Tensor] = [p for p in dynamics.parameters() if p.requires_grad]

@@ -18,13 +18,15 @@ one: draft t + 1 sees clean frames up to t and itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worldgen.compiling import compiled
 from worldgen.config import Config, require
 
 __all__ = [
@@ -163,19 +165,27 @@ class Transformer(nn.Module):
         outputs, past = self.read(clean, sees)
         return outputs, None if drafts is None else self.draft(drafts, past, sees, modulation)
 
-    def read(self, clean: Tensor, sees: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def read(
+        self, clean: Tensor, sees: Tensor, *, compiles: bool = False
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Process windows of frames.
+
+        Args:
+            clean: As in `forward`.
+            sees: As in `forward`.
+            compiles: Whether the layers go through `torch.compile`.
 
         Returns:
             Outputs like `clean`, and of each layer the keys and values, (B, heads, F N, D / heads).
         """
+        project, combine = _functions(compiles)
         rotation = self._rotation(range(clean.shape[1]), clean.shape[2])
         bias = _bias(sees, clean.shape[2])
         hidden, past = clean.flatten(1, 2), []
         for block in self.each_block():
-            queries, keys, values = block.project(hidden, rotation)
+            queries, keys, values = project(block, hidden, rotation)
             past.append((keys, values))
-            hidden = block.combine(hidden, queries, keys, values, bias)
+            hidden = combine(block, hidden, queries, keys, values, bias)
         return self.norm(hidden).view(clean.shape), past
 
     def draft(
@@ -184,8 +194,11 @@ class Transformer(nn.Module):
         past: list[tuple[Tensor, Tensor]],
         sees: Tensor,
         modulation: Sequence[Tensor] | None = None,
+        *,
+        compiles: bool = False,
     ) -> Tensor:
-        """Process drafts beside what `read` gave for the frames before; see `forward`."""
+        """Process drafts beside what `read` gave for the frames before; see there."""
+        project, combine = _functions(compiles)
         rows, length, size, _ = drafts.shape
         rotation = self._rotation(range(1, length + 1), size)
         itself = torch.eye(length, dtype=torch.bool, device=drafts.device).expand(rows, -1, -1)
@@ -193,11 +206,11 @@ class Transformer(nn.Module):
         made = drafts.flatten(1, 2)
         for layer, block in enumerate(self.each_block()):
             told = modulation[layer].view(rows, length, -1) if modulation else None
-            queries, *own = block.project(made, rotation, told)
+            queries, *own = project(block, made, rotation, told)
             keys, values = (
                 torch.cat([seen[:rows], new], 2) for seen, new in zip(past[layer], own, strict=True)
             )
-            made = block.combine(made, queries, keys, values, bias, told)
+            made = combine(block, made, queries, keys, values, bias, told)
         outputs: Tensor = self.norm(made).view(drafts.shape)
         return outputs
 
@@ -300,6 +313,12 @@ class Block(nn.Module):
         widened = functional.gelu(self.widen(normed))
         result: Tensor = hidden + gate(self.narrow(widened), modulation, 1)
         return result
+
+
+def _functions(compiles: bool) -> tuple[Callable[..., Any], Callable[..., Tensor]]:
+    """Give what takes the time of a layer, compiled or not."""
+    functions = Block.project, Block.combine
+    return (compiled(functions[0]), compiled(functions[1])) if compiles else functions
 
 
 def modulate(normed: Tensor, modulation: Tensor | None, half: int) -> Tensor:

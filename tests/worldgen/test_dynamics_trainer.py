@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from killed_fits import new_model, some_episodes
 from torch import Tensor
+from torch._dynamo.utils import counters as _counters
 
 from worldgen import Episode, Episodes
+from worldgen.compiling import compiled
 from worldgen.data.token_dataset import TokenDataset
 from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.errors import TrainingError
@@ -205,6 +208,27 @@ def test_a_trainer_goes_on_from_any_state(first: int, second: int, check_every: 
 
     alone, stopped = train([]), train([first, second])
     assert all(torch.equal(alone[name], stopped[name]) for name in alone)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
+def test_compiled_layers_learn_the_same(
+    episodes: Episodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without the C++ compiler, which takes a minute; the graphs are the same.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    compiled.cache_clear()
+    plain, fast = (new_trainer(episodes, draft_share=0.5, compiled=c) for c in (False, True))
+    before = _counters["stats"]["unique_graphs"]
+    for trainer in (plain, fast):
+        trainer.step()
+    compiled.cache_clear()
+    shapes, functions = 2, 2
+    assert _counters["stats"]["unique_graphs"] - before == shapes * functions
+    for name, weights in plain.dynamics.named_parameters():
+        other = fast.dynamics.get_parameter(name)
+        assert weights.grad is not None
+        assert other.grad is not None
+        assert torch.allclose(weights.grad, other.grad, rtol=1e-3, atol=1e-5), name
 
 
 def test_the_priority_does_not_depend_on_the_order_of_windows() -> None:
