@@ -19,12 +19,12 @@ knows of the world does not change with what it learns of actions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from worldgen.transformer import Transformer, TransformerConfig
+from worldgen.transformer import Past, Transformer, TransformerConfig
 
 __all__ = ["GOAL", "NOTHING", "RETURN", "ActionProposer", "Aim", "guided"]
 
@@ -92,7 +92,8 @@ class ActionProposer(nn.Module):
         # Nothing, then the steps left until a goal, then those for a return.
         self.read_aim = nn.Embedding(1 + 2 * horizon, width)
         nn.init.normal_(self.read_aim.weight, std=0.5)
-        self.transformer = Transformer(config, context)
+        # It walks the path of the network whose past it reads.
+        self.transformer = Transformer(replace(config, path_integration=False), context)
         self.head = nn.Linear(width, sum(num_choices))
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -114,13 +115,12 @@ class ActionProposer(nn.Module):
         result: Tensor = frames + told.unsqueeze(-2) + nn.functional.pad(read, (0, 0, 1, 0))
         return result
 
-    def forward(self, frames: Tensor, past: list[tuple[Tensor, Tensor]], sees: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, past: list[Past], sees: Tensor) -> Tensor:
         """Score the actions of windows of frames.
 
         Args:
             frames: (B, F, K + 1, D), what `embed` gave.
-            past: Keys and values that `Transformer.read` gave for the same frames; with C = 1
-                none are needed.
+            past: What `Transformer.read` gave for the same frames; with C = 1 none are needed.
             sees: What `visible_past` gave for them, (B, F, F).
 
         Returns:
@@ -131,7 +131,8 @@ class ActionProposer(nn.Module):
             return self.read_out(hidden)
         itself = torch.eye(frames.shape[1], dtype=torch.bool, device=frames.device)
         # In the past there stands, beside a frame, the action that is to be found.
-        return self.read_out(self.transformer.draft(frames, past, sees & ~itself))
+        past_only = sees & ~itself
+        return self.read_out(self.transformer.draft(frames, past, past_only, before_actions=True))
 
     def read_out(self, hidden: Tensor) -> Tensor:
         """Turn outputs (..., K + 1, D) into scores (..., A, n)."""

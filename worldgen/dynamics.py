@@ -33,7 +33,7 @@ from worldgen.data.token_dataset import Context, Windows
 from worldgen.device import Precision, resolve_precision
 from worldgen.diffusion.frame_sampler import Process
 from worldgen.diffusion.gaussian_diffusion import Guess
-from worldgen.transformer import Transformer, TransformerConfig, visible_past
+from worldgen.transformer import Past, Transformer, TransformerConfig, visible_past
 from worldgen.two_hot import TwoHot
 
 __all__ = [
@@ -79,6 +79,9 @@ class DynamicsConfig(Config):
         require(flight in (1, 2), "frames_in_flight", "be 1 or 2", flight)
         horizon = self.goal_horizon
         require(0 <= horizon <= 512, "goal_horizon", "be in [0, 512]", horizon)
+        along = self.transformer.path_integration
+        rule = "be False with a context of one frame, which has no path behind it"
+        require(not along or self.context > 1, "transformer.path_integration", rule, along)
         require(self.octaves >= 0, "octaves", "be at least 0", self.octaves)
 
 
@@ -390,7 +393,7 @@ class Dynamics(nn.Module):
         with torch.no_grad(), self.autocast():
             table = self.token_table()
             sees = visible_past(windows.episode[:, :-1], self.config.context)
-            seen: list[tuple[Tensor, Tensor]] = []
+            seen: list[Past] = []
             if self.config.context > 1:
                 _, seen = self.transformer.read(self.embed(table, previous, actions), sees)
             unknown = self.codec.none(*actions.shape[:2], device=self.device)

@@ -12,6 +12,7 @@ occur in the data, and the rotation by time, which is folded into one projection
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from worldgen.codes import CodePort
 from worldgen.compiling import compiled
 from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.dynamics import Dynamics
-from worldgen.transformer import Block, KeyValueCache, Transformer, attend, gate, modulate
+from worldgen.transformer import Block, KeyValueCache, Transformer, attend, gate, modulate, turn
 
 __all__ = ["FrozenDynamics"]
 
@@ -187,9 +188,10 @@ class FrozenDynamics:
         """See `Transformer.extend`."""
         mask = hidden.to(self.dtype)
         for layer, block in enumerate(self._blocks):
-            queries, keys, values = block.project(clean, time % self._period)
+            queries, keys, values, path = block.read(clean, time % self._period, cache.paths[layer])
             cache.keys[layer, :, :, slot] = keys
             cache.values[layer, :, :, slot] = values
+            cache.paths[layer] = path
             clean = block.combine(clean, queries, cache.keys[layer], cache.values[layer], mask)
         return self._norm(clean).to(self.dtype)  # type: ignore[no-any-return]
 
@@ -200,24 +202,32 @@ class FrozenDynamics:
         hidden: tuple[Tensor, Tensor],
         cache: KeyValueCache,
         slots: tuple[slice, slice],
-    ) -> tuple[Tensor, Tensor]:
-        """Process two frames one after the other in one pass; the first sees not the second."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Process two frames one after the other in one pass; the first sees not the second.
+
+        Returns:
+            Outputs of both, and the paths between them, like those in the cache.
+        """
         masks = hidden[0].to(self.dtype), hidden[1].to(self.dtype)
-        both = torch.cat(frames)
+        both, between = torch.cat(frames), torch.empty_like(cache.paths)
         for layer, block in enumerate(self._blocks):
             queries = []
             for index, half in enumerate(both.chunk(2)):
-                found, keys, values = block.project(half, (time + index) % self._period)
+                between[layer] = cache.paths[layer]
+                found, keys, values, path = block.read(
+                    half, (time + index) % self._period, cache.paths[layer]
+                )
                 queries.append(found)
                 cache.keys[layer, :, :, slots[index]] = keys
                 cache.values[layer, :, :, slots[index]] = values
+                cache.paths[layer] = path
             keys, values = cache.keys[layer], cache.values[layer]
             attended = [
                 block.attend(q, keys, values, m) for q, m in zip(queries, masks, strict=True)
             ]
             both = block.finish(both, torch.cat(attended))
         outputs = self._norm(both).to(self.dtype)
-        return outputs[: len(frames[0])], outputs[len(frames[0]) :]
+        return outputs[: len(frames[0])], outputs[len(frames[0]) :], between
 
     def extend_rows(
         self,
@@ -227,13 +237,15 @@ class FrozenDynamics:
         cache: KeyValueCache,
         slot: slice,
         rows: Tensor,
+        paths: Tensor,
     ) -> Tensor:
-        """Do what `extend` does for some rows (R,); `clean` and `hidden` are theirs."""
+        """Do what `extend` does for some rows (R,); all tensors are theirs, up to `paths`."""
         mask = hidden.to(self.dtype)
         for layer, block in enumerate(self._blocks):
-            queries, keys, values = block.project(clean, time % self._period)
+            queries, keys, values, path = block.read(clean, time % self._period, paths[layer])
             cache.keys[layer, rows, :, slot] = keys
             cache.values[layer, rows, :, slot] = values
+            cache.paths[layer, rows] = path
             keys, values = cache.keys[layer][rows], cache.values[layer][rows]
             clean = block.combine(clean, queries, keys, values, mask)
         return self._norm(clean).to(self.dtype)  # type: ignore[no-any-return]
@@ -277,7 +289,9 @@ class FrozenDynamics:
         mask = torch.cat([hidden, own], 3).to(self.dtype)
         for layer, block in enumerate(blocks):
             told = modulation[layer] if modulation else None
-            queries, keys, values = block.project(drafts, time % self._period, told)
+            queries, keys, values = block.project(
+                drafts, time % self._period, told, cache.paths[layer]
+            )
             keys = torch.cat([cache.keys[layer], keys], 2)
             values = torch.cat([cache.values[layer], values], 2)
             drafts = block.combine(drafts, queries, keys, values, mask, told)
@@ -322,6 +336,9 @@ class _FrozenBlock:
             _linear(layer.weight, layer.bias, dtype)
             for layer in (block.project_out, block.widen, block.narrow)
         )
+        self._moves = None
+        if block.moves is not None:
+            self._moves = _linear(block.moves.weight, block.moves.bias, torch.float32)
         self._in = [
             _linear(
                 _rotated(block.project_in.weight, block.heads, cosine[time], sine[time]),
@@ -333,10 +350,29 @@ class _FrozenBlock:
             for time in range(len(cosine))
         ]
 
+    def read(
+        self, inputs: Tensor, time: int, path: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Queries, keys and values of clean frames, and the path behind them; see `Block.read`."""
+        queries, keys, values = self._project(
+            inputs, self._first_norm, self._in[time], self._heads, None
+        )
+        if self._moves is None:
+            return queries, keys, values, path
+        normed = functional.layer_norm(inputs[:, 0], inputs.shape[-1:], *self._first_norm)
+        moves = functional.linear(normed, *self._moves).view(path.shape)
+        after = (path + moves) % (2 * math.pi)  # Not ever larger, which would cost precision.
+        return _turned(queries, after), _turned(keys, path), values, after
+
     def project(
-        self, inputs: Tensor, time: int, modulation: Tensor | None = None
+        self, inputs: Tensor, time: int, modulation: Tensor | None, path: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return self._project(inputs, self._first_norm, self._in[time], self._heads, modulation)
+        queries, keys, values = self._project(
+            inputs, self._first_norm, self._in[time], self._heads, modulation
+        )
+        if not path.shape[-1]:
+            return queries, keys, values
+        return _turned(queries, path), _turned(keys, path), values
 
     def combine(
         self,
@@ -397,6 +433,11 @@ def _freeze(transformer: Transformer, dtype: torch.dtype, compiles: bool) -> lis
 
 def _linear(weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return weight.detach().to(dtype).contiguous(), bias.detach().to(dtype)
+
+
+def _turned(vectors: Tensor, path: Tensor) -> Tensor:
+    """Turn queries or keys (B, heads, N, d) by angles (B, heads, d / 2)."""
+    return turn(vectors, path.unsqueeze(1))
 
 
 def _rotated(rows: Tensor, heads: int, cosine: Tensor, sine: Tensor) -> Tensor:

@@ -137,6 +137,7 @@ class Imagination:
             return
         self.tokens[rows] = context.tokens[:, -1]
         self._hidden[rows] = -torch.inf
+        self._cache.paths[:, rows] = 0
         if self._outputs is not None:
             self._outputs[rows] = 0
         if context.tokens.shape[1] > 1:
@@ -158,7 +159,9 @@ class Imagination:
             outputs = outputs * valid[:, -1].view(-1, 1, 1)
             self._outputs[rows] = outputs.to(self._outputs.dtype)
         kept = range(max(0, length - self.context + 1), length)
-        for layer, (keys, values) in enumerate(cached):
+        for layer, (keys, values, path) in enumerate(cached):
+            if path is not None:
+                self._cache.paths[layer, rows] = path[:, -1]
             for number, index in enumerate(kept):
                 slot = self._slot(first + index)
                 self._cache.keys[layer, rows, :, slot] = keys[:, number]
@@ -261,7 +264,7 @@ class Imagination:
             network.embed(before, actions),
             network.embed_unseen(before, actions, next_actions),
         )
-        outputs = network.extend_twice(frames, time, hidden, self._cache, slots)
+        *outputs, between = network.extend_twice(frames, time, hidden, self._cache, slots)
         self.network_passes += 1
         both, sureness = self._choose(torch.cat(outputs), before.repeat(2, 1))
         first, tokens = both.chunk(2)
@@ -270,7 +273,13 @@ class Imagination:
         if len(rows):
             clean = network.embed(first[rows], next_actions[rows])
             again = network.extend_rows(
-                clean, time + 1, hidden[1][rows], self._cache, slots[1], rows
+                clean,
+                time + 1,
+                hidden[1][rows],
+                self._cache,
+                slots[1],
+                rows,
+                between[:, rows],
             )
             self.network_passes += len(rows) / self.num_rows
             tokens[rows] = self._choose(again, first[rows])[0]

@@ -1,12 +1,13 @@
 """The transformer over frames: bidirectional inside a frame, causal across frames.
 
 Classes:
-    TransformerConfig, Transformer, Block, KeyValueCache.
+    TransformerConfig, Transformer, Block, KeyValueCache, Past.
 
 Functions:
     visible_past: which clean frames each frame may see.
     padded_length: how many keys attention is fastest with.
     attend: scaled dot-product attention in the form that is fastest here.
+    turn: rotate queries or keys by where their frames are on their path.
     modulate, gate: adaptive layer normalisation by the noise level, where there is one.
 
 Block diffusion (BD3-LM), Arriola et al. 2025, https://arxiv.org/abs/2503.09573, with one
@@ -20,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,14 @@ from worldgen.config import Config, require
 __all__ = [
     "Block",
     "KeyValueCache",
+    "Past",
     "Transformer",
     "TransformerConfig",
     "attend",
     "gate",
     "modulate",
     "padded_length",
+    "turn",
     "visible_past",
 ]
 
@@ -57,6 +60,11 @@ class TransformerConfig(Config):
     """Attention heads; the width of one must be even, for the rotation."""
     expansion: int = 4
     """Width of the hidden layer of a block's perceptron, in units of D."""
+    path_integration: bool = False
+    """Whether each frame, with the action taken in it, also turns the keys and queries of the frames
+    after it, by angles that are learned: what lay where when it was last seen is found again after
+    any turns and steps. For views that move with the agent; costs a tenth of the speed
+    (docs/decisions/0024)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -89,7 +97,7 @@ def visible_past(episode: Tensor, context: int) -> Tensor:
 class KeyValueCache:
     """Preallocated keys and values of the last C clean frames. Nothing grows.
 
-    Frame time t lives in slot t mod C. Behind the slots may be room that no frame uses, see
+    Frame time t lives in slot t mod C, and `paths` says where the next frame will be on its path. Behind the slots may be room that no frame uses, see
     `padded_length`: it must be hidden from attention.
 
     Args:
@@ -114,6 +122,19 @@ class KeyValueCache:
         shape = (config.layers, num_rows, config.heads, length, config.width // config.heads)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
+        pairs = config.width // config.heads // 2 if config.path_integration else 0
+        self.paths = torch.zeros(config.layers, num_rows, config.heads, pairs, device=device)
+
+
+class Past(NamedTuple):
+    """What a layer keeps of F clean frames."""
+
+    keys: Tensor
+    """(B, heads, F N, D / heads)."""
+    values: Tensor
+    """(B, heads, F N, D / heads)."""
+    path: Tensor | None
+    """(B, F + 1, heads, D / heads / 2) float32, angles before each frame and after the last."""
 
 
 class Transformer(nn.Module):
@@ -140,7 +161,8 @@ class Transformer(nn.Module):
         angle = 2 * math.pi * torch.outer(torch.arange(self.period), turns).double() / self.period
         self.register_buffer("cosine", angle.cos().float(), persistent=False)
         self.register_buffer("sine", angle.sin().float(), persistent=False)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        pace = math.pi * turns / context
+        self.blocks = nn.ModuleList(Block(config, pace) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
     def forward(
@@ -167,7 +189,7 @@ class Transformer(nn.Module):
 
     def read(
         self, clean: Tensor, sees: Tensor, *, compiles: bool = False
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    ) -> tuple[Tensor, list[Past]]:
         """Process windows of frames.
 
         Args:
@@ -176,29 +198,42 @@ class Transformer(nn.Module):
             compiles: Whether the layers go through `torch.compile`.
 
         Returns:
-            Outputs like `clean`, and of each layer the keys and values, (B, heads, F N, D / heads).
+            Outputs like `clean`, and what each layer keeps.
         """
-        project, combine = _functions(compiles)
+        _, read, combine = _functions(compiles)
         rotation = self._rotation(range(clean.shape[1]), clean.shape[2])
         bias = _bias(sees, clean.shape[2])
         hidden, past = clean.flatten(1, 2), []
         for block in self.each_block():
-            queries, keys, values = project(block, hidden, rotation)
-            past.append((keys, values))
-            hidden = combine(block, hidden, queries, keys, values, bias)
+            queries, layer = read(block, hidden, rotation, clean.shape[2])
+            past.append(layer)
+            hidden = combine(block, hidden, queries, layer.keys, layer.values, bias)
         return self.norm(hidden).view(clean.shape), past
 
     def draft(
         self,
         drafts: Tensor,
-        past: list[tuple[Tensor, Tensor]],
+        past: list[Past],
         sees: Tensor,
         modulation: Sequence[Tensor] | None = None,
         *,
+        before_actions: bool = False,
         compiles: bool = False,
     ) -> Tensor:
-        """Process drafts beside what `read` gave for the frames before; see there."""
-        project, combine = _functions(compiles)
+        """Process drafts beside what `read` gave for the frames before.
+
+        Args:
+            drafts: As in `forward`.
+            past: As given.
+            sees: As in `forward`.
+            modulation: As in `forward`.
+            before_actions: Whether drafts do not know what the last action did to the path.
+            compiles: As in `read`.
+
+        Returns:
+            Outputs like `drafts`.
+        """
+        project, _, combine = _functions(compiles)
         rows, length, size, _ = drafts.shape
         rotation = self._rotation(range(1, length + 1), size)
         itself = torch.eye(length, dtype=torch.bool, device=drafts.device).expand(rows, -1, -1)
@@ -206,10 +241,12 @@ class Transformer(nn.Module):
         made = drafts.flatten(1, 2)
         for layer, block in enumerate(self.each_block()):
             told = modulation[layer].view(rows, length, -1) if modulation else None
-            queries, *own = project(block, made, rotation, told)
-            keys, values = (
-                torch.cat([seen[:rows], new], 2) for seen, new in zip(past[layer], own, strict=True)
-            )
+            seen_keys, seen_values, path = past[layer]
+            if path is not None:
+                path = path[:rows, :-1] if before_actions else path[:rows, 1:]
+            queries, keys, values = project(block, made, rotation, told, path)
+            keys = torch.cat([seen_keys[:rows], keys], 2)
+            values = torch.cat([seen_values[:rows], values], 2)
             made = combine(block, made, queries, keys, values, bias, told)
         outputs: Tensor = self.norm(made).view(drafts.shape)
         return outputs
@@ -220,27 +257,26 @@ class Transformer(nn.Module):
             assert isinstance(block, Block)
             yield block
 
-    def prefill(
-        self, clean: Tensor, first_time: int, sees: Tensor
-    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def prefill(self, clean: Tensor, first_time: int, sees: Tensor) -> tuple[Tensor, list[Past]]:
         """Process clean frames (B, F, N, D) like `forward`, from a time on.
 
         Each layer is computed only for the frames on which the result depends.
 
         Returns:
-            Outputs of the newest frame, (B, N, D); of each layer the keys and values of the newest
-            f = min(F, C - 1) frames, which the next frame sees, (B, f, heads, N, D / heads).
+            Outputs of the newest frame, (B, N, D); what each layer keeps of the newest
+            f = min(F, C - 1) frames, which the next frame sees: keys and values are
+            (B, f, heads, N, D / heads), and paths go up to the next frame.
         """
         _, length, size, _ = clean.shape
         kept = min(length, self.context - 1)
         hidden, first = clean.flatten(1, 2), 0
-        found: list[tuple[Tensor, Tensor]] = []
+        found: list[Past] = []
         for layer, block in enumerate(self.each_block()):
             above = self.config.layers - 1 - layer
             newest = min(length, above * (self.context - 1) + 1)
             times = range(first_time + first, first_time + length)
-            queries, keys, values = block.project(hidden, self._rotation(times, size))
-            found.append((_newest(keys, kept, size), _newest(values, kept, size)))
+            queries, (keys, values, path) = block.read(hidden, self._rotation(times, size), size)
+            found.append(Past(_newest(keys, kept, size), _newest(values, kept, size), path))
             bias = _bias(sees[:, length - newest :, first:], size)
             last = slice(-newest * size, None)
             hidden = block.combine(hidden[:, last], queries[:, :, last], keys, values, bias)
@@ -268,9 +304,14 @@ def _bias(sees: Tensor, frame_size: int) -> Tensor:
 
 
 class Block(nn.Module):
-    """One layer: attention, then a perceptron, each added to the residual stream."""
+    """One layer: attention, then a perceptron, each added to the residual stream.
 
-    def __init__(self, config: TransformerConfig) -> None:
+    Args:
+        config: Size.
+        pace: (D / heads / 2) angles by which time turns the pairs of a head in one frame.
+    """
+
+    def __init__(self, config: TransformerConfig, pace: Tensor) -> None:
         super().__init__()
         width = config.width
         self.heads = config.heads
@@ -284,16 +325,64 @@ class Block(nn.Module):
         for layer in (self.project_out, self.narrow):
             nn.init.normal_(layer.weight, std=scale / math.sqrt(layer.in_features))
             nn.init.zeros_(layer.bias)
+        self.moves: nn.Linear | None = None
+        if config.path_integration:
+            self.moves = nn.Linear(width, width // 2)
+            nn.init.normal_(self.moves.weight, std=0.02)
+            paces = pace.repeat(config.heads, 1)
+            paces[: config.heads // 2] = 0  # The other heads begin without a sense of time.
+            with torch.no_grad():
+                self.moves.bias.copy_(-paces.flatten())
+
+    def read(
+        self, hidden: Tensor, rotation: tuple[Tensor, Tensor], frame_size: int
+    ) -> tuple[Tensor, Past]:
+        """Queries, like the keys, and what is kept, of clean frames (B, F N, D)."""
+        queries, keys, values = self.project(hidden, rotation)
+        if self.moves is None:
+            return queries, Past(keys, values, None)
+        moves = self.moves_of(hidden.unflatten(1, (-1, frame_size))[:, :, 0])
+        path = nn.functional.pad(moves.cumsum(1), (0, 0, 0, 0, 1, 0))
+        # A frame asks from where its action leads, and answers from where it is.
+        return turn(queries, path[:, 1:]), Past(turn(keys, path[:, :-1]), values, path)
+
+    def moves_of(self, actions: Tensor) -> Tensor:
+        """Say by how much frames turn those after them.
+
+        Args:
+            actions: (..., D), the layer's inputs at the frames' actions.
+
+        Returns:
+            (..., heads, D / heads / 2) float32 angles.
+        """
+        assert self.moves is not None
+        with torch.autocast(actions.device.type, enabled=False):
+            angles: Tensor = self.moves(self.attention_norm(actions.float()))
+        return angles.unflatten(-1, (self.heads, -1))
 
     def project(
-        self, hidden: Tensor, rotation: tuple[Tensor, Tensor], modulation: Tensor | None = None
+        self,
+        hidden: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        modulation: Tensor | None = None,
+        path: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, heads, L, D / heads), the first two rotated."""
+        """Queries, keys and values, each (B, heads, L, D / heads), the first two rotated.
+
+        Args:
+            hidden: (B, L, D).
+            rotation: Cosine and sine of the time's angles.
+            modulation: See `modulate`.
+            path: (B, F, heads, D / heads / 2), by which queries and keys are turned beside it.
+        """
         batch, length, width = hidden.shape
         projected = self.project_in(modulate(self.attention_norm(hidden), modulation, 0))
         projected = projected.view(batch, length, 3, self.heads, width // self.heads)
         queries, keys, values = projected.permute(2, 0, 3, 1, 4)
-        return _rotate(queries, rotation), _rotate(keys, rotation), values
+        queries, keys = _rotate(queries, rotation), _rotate(keys, rotation)
+        if path is None:
+            return queries, keys, values
+        return turn(queries, path), turn(keys, path), values
 
     def combine(
         self,
@@ -315,10 +404,17 @@ class Block(nn.Module):
         return result
 
 
-def _functions(compiles: bool) -> tuple[Callable[..., Any], Callable[..., Tensor]]:
-    """Give what takes the time of a layer, compiled or not."""
-    functions = Block.project, Block.combine
-    return (compiled(functions[0]), compiled(functions[1])) if compiles else functions
+def turn(vectors: Tensor, path: Tensor) -> Tensor:
+    """Turn queries or keys (B, heads, F N, d) of F frames by angles (B, F, heads, d / 2)."""
+    angles = path.transpose(1, 2).unsqueeze(3)
+    frames = vectors.unflatten(2, (path.shape[1], -1))
+    return _rotate(frames, (angles.cos(), angles.sin())).flatten(2, 3)
+
+
+def _functions(compiles: bool) -> tuple[Callable[..., Any], ...]:
+    """Give the three functions that take the time of a layer, compiled or not."""
+    functions: tuple[Callable[..., Any], ...] = Block.project, Block.read, Block.combine
+    return tuple(map(compiled, functions)) if compiles else functions
 
 
 def modulate(normed: Tensor, modulation: Tensor | None, half: int) -> Tensor:

@@ -31,10 +31,12 @@ from worldgen.transformer import TransformerConfig
 TOKENS, CODES, ROWS, HORIZON = 3, 7, 4, 6
 
 
-def make_dynamics(context: int = 3, space: Any = None, **settings: Any) -> Dynamics:
+def make_dynamics(
+    context: int = 3, space: Any = None, *, path: bool = False, **settings: Any
+) -> Dynamics:
     torch.manual_seed(0)
     config = DynamicsConfig(
-        transformer=TransformerConfig(width=16, layers=2, heads=2),
+        transformer=TransformerConfig(width=16, layers=2, heads=2, path_integration=path),
         context=context,
         precision="float32",
         **{"goal_horizon": HORIZON, **settings},
@@ -87,8 +89,9 @@ def changed_by(
     return ((first - second).abs().amax((0, 2, 3)) > 1e-6).tolist()
 
 
-def test_an_action_is_scored_without_itself_and_what_comes_after_it() -> None:
-    dynamics, windows, aim = make_dynamics(), make_windows(6), make_aims(5)
+@pytest.mark.parametrize("path", [False, True])
+def test_an_action_is_scored_without_itself_and_what_comes_after_it(path: bool) -> None:
+    dynamics, windows, aim = make_dynamics(path=path), make_windows(6), make_aims(5)
     tokens, actions = windows.tokens.clone(), windows.actions.clone()
     tokens[:, 2] = (tokens[:, 2] + 1) % CODES
     other = dataclasses.replace(windows, tokens=tokens)
@@ -111,11 +114,13 @@ def test_only_what_belongs_to_an_aim_counts_and_only_at_its_frame() -> None:
 
 
 @pytest.mark.parametrize("process", ["masked", "gaussian"])
-@pytest.mark.parametrize(("context", "flight"), [(1, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize(
+    ("context", "flight", "path"), [(1, 1, False), (3, 1, False), (3, 2, False), (3, 2, True)]
+)
 def test_scores_in_a_dream_equal_full_recomputation(
-    process: Any, context: int, flight: int
+    process: Any, context: int, flight: int, path: bool
 ) -> None:
-    dynamics = make_dynamics(context, process=process, frames_in_flight=flight)
+    dynamics = make_dynamics(context, path=path, process=process, frames_in_flight=flight)
     steps = 3 * context + 2
     windows, aims = make_windows(context + steps + 1), make_aims(context + steps)
     sampler = SamplerConfig(temperature=0.0, frames_in_flight=flight)

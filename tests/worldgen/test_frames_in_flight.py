@@ -21,10 +21,10 @@ from worldgen.transformer import TransformerConfig
 TOKENS, CODES, ROWS, CONTEXT = 3, 7, 4, 3
 
 
-def make_dynamics(process: Process = "masked", flight: int = 2) -> Dynamics:
+def make_dynamics(process: Process = "masked", flight: int = 2, *, path: bool = False) -> Dynamics:
     torch.manual_seed(0)
     config = DynamicsConfig(
-        transformer=TransformerConfig(width=16, layers=2, heads=2),
+        transformer=TransformerConfig(width=16, layers=2, heads=2, path_integration=path),
         context=CONTEXT,
         precision="float32",
         process=process,
@@ -85,8 +85,11 @@ def test_an_unseen_frame_is_not_seen_and_its_actions_are() -> None:
 
 @pytest.mark.parametrize("process", ["masked", "gaussian"])
 @pytest.mark.parametrize("confidence", [0.0, 0.6, 1.0])
-def test_two_frames_in_flight_equal_full_recomputation(process: Process, confidence: float) -> None:
-    dynamics = make_dynamics(process)
+@pytest.mark.parametrize("path", [False, True])
+def test_two_frames_in_flight_equal_full_recomputation(
+    process: Process, confidence: float, path: bool
+) -> None:
+    dynamics = make_dynamics(process, path=path)
     steps = 2 * CONTEXT + 2
     windows = make_windows(CONTEXT + 2 * steps + 1)
     imagination = engine(dynamics, flight_confidence=confidence)

@@ -121,7 +121,7 @@ def test_compiled_layers_give_the_same_dream() -> None:
 
 
 def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(function: object) -> object:
+    def fails(function: object, **_: object) -> object:
         def call(*_: object) -> None:
             raise InductorError(RuntimeError("no g++"), None)
 

@@ -19,11 +19,11 @@ from worldgen.transformer import TransformerConfig
 TOKENS, CODES, ENTRIES, ROWS, CONTEXT = 3, 7, 5, 4, 3
 
 
-def make_dynamics() -> Dynamics:
+def make_dynamics(*, path: bool = False) -> Dynamics:
     """Build a small network in float32 whose random heads and noise levels say something."""
     torch.manual_seed(0)
     config = DynamicsConfig(
-        transformer=TransformerConfig(width=16, layers=2, heads=2),
+        transformer=TransformerConfig(width=16, layers=2, heads=2, path_integration=path),
         context=CONTEXT,
         precision="float32",
         process="gaussian",
@@ -109,10 +109,12 @@ class Recomputation:
         return result
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    ("steps", "path"), [(1, False), (2, False), (3, True), (4, False), (5, False), (8, False)]
+)
 @pytest.mark.parametrize("solver", ["euler", "heun"])
-def test_cached_imagination_equals_full_recomputation(solver: str, steps: int) -> None:
-    dynamics = make_dynamics()
+def test_cached_imagination_equals_full_recomputation(solver: str, steps: int, path: bool) -> None:
+    dynamics = make_dynamics(path=path)
     windows = make_windows(CONTEXT)
     imagination = engine(dynamics, denoising_steps=steps, solver=solver, min_probability_ratio=0.0)
     imagination.reset(context_of(windows))

@@ -22,10 +22,12 @@ from worldgen.transformer import TransformerConfig
 ROWS, TOKENS, CODES, LAYERS, WIDTH = 4, 3, 7, 2, 16
 
 
-def make_dynamics(context: int = 3, process: Process = "masked", flight: int = 1) -> Dynamics:
+def make_dynamics(
+    context: int = 3, process: Process = "masked", flight: int = 1, *, path: bool = False
+) -> Dynamics:
     torch.manual_seed(0)
     config = DynamicsConfig(
-        transformer=TransformerConfig(width=WIDTH, layers=LAYERS, heads=2),
+        transformer=TransformerConfig(width=WIDTH, layers=LAYERS, heads=2, path_integration=path),
         context=context,
         precision="float32",
         process=process,
@@ -69,9 +71,9 @@ def assert_close(given: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("process", ["masked", "gaussian"])
 @pytest.mark.parametrize("denoising_steps", [1, 3])
-@pytest.mark.parametrize("context", [1, 2, 5])
-def test_cached_summaries_equal_full_recomputation(context, denoising_steps, process):
-    dynamics = make_dynamics(context, process)
+@pytest.mark.parametrize(("context", "path"), [(1, False), (2, True), (5, False)])
+def test_cached_summaries_equal_full_recomputation(context, path, denoising_steps, process):
+    dynamics = make_dynamics(context, process, path=path)
     engine, seen = make_engine(dynamics, denoising_steps=denoising_steps), make_context(context)
     engine.reset(seen)
     assert_close(engine.summary, dynamics.summarise(seen))
@@ -81,8 +83,9 @@ def test_cached_summaries_equal_full_recomputation(context, denoising_steps, pro
         assert_close(engine.summary, dynamics.summarise(seen))
 
 
-def test_rows_that_restart_on_their_own_summarise_their_own_past():
-    dynamics = make_dynamics()
+@pytest.mark.parametrize("path", [False, True])
+def test_rows_that_restart_on_their_own_summarise_their_own_past(path):
+    dynamics = make_dynamics(path=path)
     engine, seen = make_engine(dynamics), make_context(3)
     engine.reset(seen)
     new, rows = make_context(3, rows=2, seed=1), torch.tensor([1, 2])
