@@ -61,10 +61,9 @@ class TransformerConfig(Config):
     expansion: int = 4
     """Width of the hidden layer of a block's perceptron, in units of D."""
     path_integration: bool = False
-    """Whether each frame, with the action taken in it, also turns the keys and queries of the frames
-    after it, by angles that are learned: what lay where when it was last seen is found again after
-    any turns and steps. For views that move with the agent; costs a tenth of the speed
-    (docs/decisions/0024)."""
+    """Whether each frame, with the action taken in it, also turns the keys and queries of the
+    frames after it, by angles that are learned: what lay somewhere when it was last seen is found
+    again after turns and steps. For views that move with the agent (docs/decisions/0024)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -97,8 +96,9 @@ def visible_past(episode: Tensor, context: int) -> Tensor:
 class KeyValueCache:
     """Preallocated keys and values of the last C clean frames. Nothing grows.
 
-    Frame time t lives in slot t mod C, and `paths` says where the next frame will be on its path. Behind the slots may be room that no frame uses, see
-    `padded_length`: it must be hidden from attention.
+    Frame time t lives in slot t mod C, and `paths` has the angles at which the next frame will be.
+    Behind the slots may be room that no frame uses, see `padded_length`: it must be hidden from
+    attention.
 
     Args:
         config: The transformer's.
