@@ -341,7 +341,7 @@ class Block(nn.Module):
         queries, keys, values = self.project(hidden, rotation)
         if self.moves is None:
             return queries, Past(keys, values, None)
-        moves = self.moves_of(hidden.unflatten(1, (-1, frame_size))[:, :, 0])
+        moves = self.moves_of(hidden[:, ::frame_size])
         path = nn.functional.pad(moves.cumsum(1), (0, 0, 0, 0, 1, 0))
         # A frame asks from where its action leads, and answers from where it is.
         return turn(queries, path[:, 1:]), Past(turn(keys, path[:, :-1]), values, path)
@@ -358,7 +358,7 @@ class Block(nn.Module):
         assert self.moves is not None
         with torch.autocast(actions.device.type, enabled=False):
             angles: Tensor = self.moves(self.attention_norm(actions.float()))
-        return angles.unflatten(-1, (self.heads, -1))
+        return angles.view(*angles.shape[:-1], self.heads, -1)
 
     def project(
         self,
@@ -407,7 +407,7 @@ class Block(nn.Module):
 def turn(vectors: Tensor, path: Tensor) -> Tensor:
     """Turn queries or keys (B, heads, F N, d) of F frames by angles (B, F, heads, d / 2)."""
     angles = path.transpose(1, 2).unsqueeze(3)
-    frames = vectors.unflatten(2, (path.shape[1], -1))
+    frames = vectors.reshape(*vectors.shape[:2], path.shape[1], -1, vectors.shape[-1])
     return _rotate(frames, (angles.cos(), angles.sin())).flatten(2, 3)
 
 
