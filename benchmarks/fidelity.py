@@ -12,7 +12,7 @@ the table and the plots in `docs/benchmarks/` are made from those files alone.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +47,8 @@ class FidelityConfig(Config):
     """Environment steps to measure on."""
     gradient_steps: int | None = None
     """Of the dynamics; None takes the task's."""
+    compiled: bool = False
+    """Whether training goes through `torch.compile`, which takes a C++ compiler."""
     horizons: tuple[int, ...] = (1, 5, 10, 15, 30, 100)
     """In environment steps."""
     dreams: int = 512
@@ -96,18 +98,19 @@ def main(
 
 def _tasks(config: FidelityConfig) -> dict[str, Task]:
     """Give the tasks by what tables call them."""
-    return {
-        f"{name}-whole" if config.whole and name not in TASKS else name: task_named(
-            name, whole=config.whole
-        )
-        for name in config.tasks
-    }
+    tasks = {}
+    for name in config.tasks:
+        task = task_named(name, whole=config.whole)
+        training = replace(task.model.training, compiled=config.compiled)
+        label = f"{name}-whole" if config.whole and name not in TASKS else name
+        tasks[label] = replace(task, model=replace(task.model, training=training))
+    return tasks
 
 
 def _settings(config: FidelityConfig, label: str, task: Task, seed: int) -> dict[str, Any]:
     """Give all that decides about one piece, and nothing else."""
     settings = config.to_dict()
-    for field in ("tasks", "whole", "seeds"):
+    for field in ("tasks", "whole", "seeds", "compiled"):  # The task's settings say it.
         del settings[field]
     return {"task": label, **task.to_dict(), "seed": seed, **settings}
 

@@ -67,8 +67,11 @@ def _view(environment: str, num_codes: int = 192) -> Task:
         environment=EnvironmentSpec(id=environment),
         model=WorldModelConfig(
             tokenizer=_with_codes(num_codes),
-            dynamics=DynamicsConfig(transformer=TransformerConfig(layers=3)),
-            training=DynamicsTrainingConfig(batch_size=16, gradient_steps=6_000),
+            # A view turns and moves with the agent, and what left it is to be remembered.
+            dynamics=DynamicsConfig(
+                context=16, transformer=TransformerConfig(layers=3, path_integration=True)
+            ),
+            training=DynamicsTrainingConfig(batch_size=8, gradient_steps=9_000),
         ),
     )
 
