@@ -118,7 +118,7 @@ TASKS = {
     "doorkey-8x8": Task(
         environment=_doorkey(8),
         budget=800_000,
-        evaluate_every=8_192,
+        evaluate_every=16_384,  # An evaluation of an untrained agent plays 64,000 steps.
         dream_ppo=DreamArm(
             budget=90_000,
             loop=DreamConfig(
