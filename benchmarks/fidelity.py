@@ -136,6 +136,16 @@ def _measure(config: FidelityConfig, task: Task, seed: int, folder: Path) -> dic
         "report": report.to_dict(),
         "calibration": calibrate(model, held_out, training=training, seed=seed).to_dict(),
     }
+    if any(entry.determined_exact is not None for entry in report.horizons):
+        likeliest = evaluate(
+            model,
+            held_out,
+            horizons=config.horizons,
+            num_dreams=config.dreams,
+            sampler=replace(model.config.sampler, temperature=0.0),
+            seed=seed,
+        )
+        piece["likeliest"] = likeliest.to_dict()
     if config.denoising_steps:
         samplers = compare_samplers(
             model,

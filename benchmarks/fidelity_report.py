@@ -50,6 +50,11 @@ def write_report(
             views,
             _view_columns(views),
         ),
+        *_section(
+            "The same dreams with the likeliest tokens, in place of drawn ones",
+            views,
+            _likeliest_columns(views),
+        ),
         *_section("Numbers", numbers, _number_columns(numbers)),
         *_section(
             "Exact dreams (or R2) after 15 environment steps, by denoising steps",
@@ -77,8 +82,8 @@ def _predictors(piece: Piece) -> Any:
     return piece["calibration"]["predictors"]
 
 
-def _at(piece: Piece, horizon: int) -> dict[str, Any]:
-    entries = {entry["horizon"]: entry for entry in piece["report"]["horizons"]}
+def _at(piece: Piece, horizon: int, report: str = "report") -> dict[str, Any]:
+    entries = {entry["horizon"]: entry for entry in piece[report]["horizons"]}
     found: dict[str, Any] = entries[horizon]
     return found
 
@@ -157,6 +162,13 @@ def _view_columns(tasks: dict[str, list[Piece]]) -> list[Column]:
             )
         )
     return columns
+
+
+def _likeliest_columns(tasks: dict[str, list[Piece]]) -> list[Column]:
+    return [
+        _share(str(h), lambda p, h=h: _at(p, h, "likeliest")["determined_exact"])  # type: ignore[misc]
+        for h in _horizons(tasks)
+    ]
 
 
 def _number_columns(tasks: dict[str, list[Piece]]) -> list[Column]:

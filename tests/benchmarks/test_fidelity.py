@@ -62,7 +62,8 @@ def test_each_task_and_seed_is_measured(result, folders):
     assert written["pieces"] == result["pieces"]
     assert {"commit", "versions", "processor"} <= set(written["provenance"])
     page = (folders["output"] / "fidelity.md").read_text()
-    assert page.count("| doorkey-6x6 | 2 |") == 3  # Exactness, views, denoising steps.
+    # Exactness, views with drawn and with the likeliest tokens, denoising steps.
+    assert page.count("| doorkey-6x6 | 2 |") == 4
     assert page.count("| unlock-full | 2 |") == 2
     assert (folders["output"] / "fidelity.png").read_bytes().startswith(b"\x89PNG")
 
@@ -88,7 +89,7 @@ def test_a_name_that_is_neither_a_tasks_nor_an_id_is_refused(folders):
     ("name", "whole", "context"),
     [
         ("MiniGrid-KeyCorridorS3R1-v0", True, 1),
-        ("MiniGrid-KeyCorridorS3R1-v0", False, 8),
+        ("MiniGrid-KeyCorridorS3R1-v0", False, 16),
         ("Acrobot-v1", False, 8),
         ("FrozenLake-v1", False, 8),
     ],
