@@ -175,6 +175,7 @@ def _fit_tokenizer(
                 seed=seed,
                 on_gradient_step=on_gradient_step,
             )
+            bar.finish()
         kept = _kept_share(model, episodes)
         model.tokenizer.kept.fill_(kept)
         log.write_codes(model.tokenizer, episodes)

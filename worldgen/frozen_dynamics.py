@@ -185,7 +185,18 @@ class FrozenDynamics:
     def extend(
         self, clean: Tensor, time: int, hidden: Tensor, cache: KeyValueCache, slot: slice
     ) -> Tensor:
-        """See `Transformer.extend`."""
+        """Process clean frames (B, K + 1, D) of a time, and keep them in their slot.
+
+        Args:
+            clean: What `embed` gave.
+            time: Of the frames.
+            hidden: (B, 1, 1, L), 0 where a key of the cache may be seen, else -inf.
+            cache: Of the frames before; the new keys, values and paths go there.
+            slot: Where.
+
+        Returns:
+            Outputs (B, K + 1, D).
+        """
         mask = hidden.to(self.dtype)
         for layer, block in enumerate(self._blocks):
             queries, keys, values, path = block.read(clean, time % self._period, cache.paths[layer])
@@ -258,7 +269,7 @@ class FrozenDynamics:
         cache: KeyValueCache,
         modulation: list[Tensor] | None = None,
     ) -> Tensor:
-        """See `Transformer.refine`."""
+        """Process drafts (B, K + 1, D) of the frames after those in the cache, which stays."""
         drafts = self._beside(self._blocks, drafts, time, hidden, cache, modulation)
         return self._norm(drafts).to(self.dtype)  # type: ignore[no-any-return]
 

@@ -57,6 +57,11 @@ class Progress:
         if self._display is not None:
             self._display.update(n, quantities)
 
+    def finish(self) -> None:
+        """Take what is done as all there was to do, where work ends early because it is good."""
+        if self._display is not None:
+            self._display.finish()
+
     def close(self) -> None:
         """Show the last state and leave the line; further calls do nothing."""
         if self._display is not None:
@@ -79,6 +84,8 @@ class Progress:
 
 class _Display(Protocol):
     def update(self, n: int, quantities: Mapping[str, float]) -> None: ...
+
+    def finish(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -104,6 +111,9 @@ class _Bar:
             self._bar.set_postfix_str(_format(self._quantities), refresh=False)
         self._bar.update(n)
 
+    def finish(self) -> None:
+        self._bar.total = self._bar.n
+
     def close(self) -> None:
         self._bar.refresh()
         self._bar.close()
@@ -127,6 +137,9 @@ class _Lines:
             self._last_line = now
             self._write(f"{self._time_left(now - self._start)} left")
 
+    def finish(self) -> None:
+        self._total = self._count
+
     def close(self) -> None:
         self._write(f"{_duration(time.monotonic() - self._start)} in all")
 
@@ -136,8 +149,11 @@ class _Lines:
         return _duration(elapsed * max(0, self._total - self._count) / self._count)
 
     def _write(self, ending: str) -> None:
-        share = f" ({self._count / self._total:.0%})" if self._total > 0 else ""
-        parts = [f"{self._count:,} of {self._total:,} {self._unit}{share}"]
+        done = f"no {self._unit} needed"
+        if self._total > 0:
+            share = self._count / self._total
+            done = f"{self._count:,} of {self._total:,} {self._unit} ({share:.0%})"
+        parts = [done]
         parts += [_format(self._quantities)] if self._quantities else []
         self._stream.write(f"{self._description}: {', '.join([*parts, ending])}\n")
         self._stream.flush()

@@ -45,6 +45,20 @@ def test_a_slow_update_still_shows_a_line_within_five_seconds(clock, capsys):
             assert len(capsys.readouterr().err.splitlines()) == 1, count
 
 
+@pytest.mark.parametrize(
+    ("done", "line"),
+    [
+        (225, "tokenizer: 225 of 225 gradient steps (100%), 0 s in all"),
+        (0, "tokenizer: no gradient steps needed, 0 s in all"),
+    ],
+)
+def test_work_that_ends_early_is_done(clock, capsys, done, line):
+    with Progress("tokenizer", 1000, unit="gradient steps") as progress:
+        progress.update(done)
+        progress.finish()
+    assert capsys.readouterr().err.splitlines() == [line]
+
+
 def test_quantities_stay_until_they_change(clock, capsys):
     with Progress("fit", 4) as progress:
         progress.update(1, loss=2.0, reward_recall=0.5)
@@ -65,6 +79,17 @@ def test_a_terminal_gets_a_bar_with_quantities_and_time_left(monkeypatch):
     assert "imagined env steps/s" in last
     assert "mean return 0.75" in last
     assert shown.endswith("\n")
+
+
+def test_a_bar_of_work_that_ends_early_is_full(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("tokenizer", 200) as progress:
+        progress.update(50)
+        progress.finish()
+    last = terminal.getvalue().rstrip().rpartition("\r")[2]
+    assert last.startswith("tokenizer: 100%")
+    assert "50/50" in last
 
 
 @pytest.mark.parametrize("stderr", [io.StringIO(), None])
