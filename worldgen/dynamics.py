@@ -1,9 +1,10 @@
 """The dynamics: a diffusion transformer that predicts the next frame's tokens.
 
 Classes:
-    DynamicsConfig, Dynamics, Prediction, PointPrediction, NoisyPoints.
+    DynamicsConfig, Dynamics, Prediction, PointPrediction, NoisyPoints, Recent.
 
 Functions:
+    recent_frames: the frames before each frame of windows.
     summary_of: what a frame's outputs say in one vector.
 
 A frame is a block of K + 1 tokens: first the action that is taken in it, then its K tokens. Each
@@ -42,6 +43,8 @@ __all__ = [
     "NoisyPoints",
     "PointPrediction",
     "Prediction",
+    "Recent",
+    "recent_frames",
     "summary_of",
 ]
 
@@ -65,6 +68,10 @@ class DynamicsConfig(Config):
     goal_horizon: int = 0
     """N, most environment steps in which a goal or a return may be asked for: the network also
     learns which actions lead there. 0 learns no actions."""
+    pointer: bool = False
+    """Whether each token of the next frame is also scored by where it stood at the same place in
+    the last C frames: that a turn is undone, and a view comes back, is learned from much fewer
+    transitions (docs/decisions/0025)."""
     octaves: int = OCTAVES
     """Frequencies, each twice the last, at which real numbers are read. With all 6, numbers that
     lie side by side look apart, which takes many transitions to see through; after 1,000, 1 or 2
@@ -107,6 +114,15 @@ class PointPrediction(NamedTuple):
     """(...)."""
 
 
+class Recent(NamedTuple):
+    """Tokens of the last L frames, the newest first; "..." are leading dimensions."""
+
+    tokens: Tensor
+    """(..., L, K) int64."""
+    known: Tensor
+    """(..., L) bool: whether there is such a frame; there always is a newest one."""
+
+
 class NoisyPoints(NamedTuple):
     """Points of next frames' codes with noise."""
 
@@ -114,6 +130,24 @@ class NoisyPoints(NamedTuple):
     """(..., K, E) float32."""
     sigma: Tensor
     """(...) float32, the noise level of each frame."""
+
+
+def recent_frames(tokens: Tensor, sees: Tensor, count: int) -> Recent:
+    """Lay the last `count` frames beside each frame of windows.
+
+    Args:
+        tokens: (B, F, K).
+        sees: What `visible_past` gave, (B, F, F).
+        count: L.
+
+    Returns:
+        (B, F).
+    """
+    batch, length, _ = tokens.shape
+    index = torch.arange(length, device=tokens.device).unsqueeze(1)
+    index = index - torch.arange(count, device=tokens.device)
+    known = sees.gather(2, index.clamp(min=0).expand(batch, -1, -1)) & (index >= 0)
+    return Recent(tokens[:, index.clamp(min=0)], known)
 
 
 def summary_of(outputs: Tensor) -> Tensor:
@@ -190,6 +224,10 @@ class Dynamics(nn.Module):
                 config.goal_horizon,
                 self.two_hot.num_bins,
             )
+        if config.pointer:
+            self.pointer = nn.Linear(width, config.context)
+            nn.init.zeros_(self.pointer.weight)
+            nn.init.zeros_(self.pointer.bias)
 
     @property
     def device(self) -> torch.device:
@@ -287,16 +325,36 @@ class Dynamics(nn.Module):
         embedded = self.code_space.embed(noisy.points, noisy.sigma, guess)
         return clean + nn.functional.pad(embedded, (0, 0, 1, 0))
 
-    def read_out(self, hidden: Tensor, previous: Tensor) -> Prediction:
+    @property
+    def num_recent(self) -> int:
+        """L, how many of the last frames' tokens count in scores of the next frame's."""
+        return self.config.context if self.config.pointer else 1
+
+    def point(self, hidden: Tensor, recent: Recent) -> Tensor:
+        """Score the tokens of recent frames (..., L, K) as those of the next: (..., K, L) float32.
+
+        Args:
+            hidden: (..., K, D), outputs at the tokens.
+            recent: (...).
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            scores: Tensor = self.pointer(hidden.float())
+        return scores * recent.known.unsqueeze(-2)
+
+    def read_out(self, hidden: Tensor, recent: Recent) -> Prediction:
         """Turn outputs into predictions of next frames.
 
         Args:
             hidden: (..., K + 1, D).
-            previous: (..., K) int64, the tokens of the frames before.
+            recent: (...), the frames before, `num_recent` of them.
         """
         tokens, outcome = hidden[..., 1:, :], hidden[..., 0, :]
+        logits = self._token_logits(tokens, recent.tokens[..., 0, :])
+        if self.config.pointer:
+            places = recent.tokens.transpose(-1, -2)
+            logits = logits.float().scatter_add(-1, places, self.point(tokens, recent))
         return Prediction(
-            self._token_logits(tokens, previous),
+            logits,
             self.reward_head(outcome),
             self.termination_head(outcome).squeeze(-1),
         )
@@ -350,6 +408,7 @@ class Dynamics(nn.Module):
         Returns:
             Predictions (B, T - 1) of the first pass, and those (R, T - 1) of the drafts.
         """
+        known = past
         if unseen is not None:
             past = torch.where(unseen.unsqueeze(-1), past.roll(1, 1), past)
         previous = past[:, :-1]
@@ -361,7 +420,9 @@ class Dynamics(nn.Module):
                 clean = torch.where(unseen[:, :-1, None, None], other, clean)
             sees = visible_past(windows.episode[:, :-1], self.config.context)
             hidden, seen = self.transformer.read(clean, sees, compiles=compiles)
-            first = self.read_out(hidden, previous)
+            recent = recent_frames(known[:, :-1], sees, self.num_recent)
+            recent.tokens[:, :, 0] = previous  # A frame that is not seen is known only later.
+            first = self.read_out(hidden, recent)
             if noisy is not None:
                 count = len(noisy.sigma)
                 guess = self.code_space.guess(first.token_logits[:count].detach().softmax(-1))
@@ -373,7 +434,7 @@ class Dynamics(nn.Module):
                 count = len(masked)
                 drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
                 made = self.transformer.draft(drafts, seen, sees, compiles=compiles)
-                return first, self.read_out(made, previous[:count])
+                return first, self.read_out(made, Recent(*(part[:count] for part in recent)))
             return first, None
 
     def propose(self, windows: Windows, past: Tensor, aim: Aim) -> Tensor:

@@ -23,7 +23,7 @@ from worldgen.code_space import as_guess
 from worldgen.codes import CodePort
 from worldgen.compiling import compiled
 from worldgen.diffusion.gaussian_diffusion import Guess
-from worldgen.dynamics import Dynamics
+from worldgen.dynamics import Dynamics, Recent
 from worldgen.transformer import Block, KeyValueCache, Transformer, attend, gate, modulate, turn
 
 __all__ = ["FrozenDynamics"]
@@ -93,6 +93,13 @@ class FrozenDynamics:
         ]
         self.codes = torch.cat(rows)
         """(K, v) int64: the code that each logit of a position stands for."""
+        self._points_back = dynamics.config.pointer
+        if self._points_back:  # (K, V): the logit that stands for a code, -1 where none does.
+            largest = max(port.codebook.size for port in ports)
+            self._places = self.codes.new_full((len(self.codes), largest), -1)
+            for port, codes in zip(ports, seen, strict=True):
+                place = torch.arange(len(codes), device=codes.device)
+                self._places[port.codebook.tokens, codes] = place
         if dynamics.config.process == "gaussian":
             self._set_points(ports, seen)
 
@@ -308,15 +315,23 @@ class FrozenDynamics:
             drafts = block.combine(drafts, queries, keys, values, mask, told)
         return drafts
 
-    def token_logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
-        """Score the codes that occur: (B, K + 1, D) and (B, K) to (B, K, v), see `codes`."""
-        parts = []
+    def token_logits(self, hidden: Tensor, recent: Recent) -> Tensor:
+        """Score the codes that occur: (B, K + 1, D) and (B,) to (B, K, v), see `codes`."""
+        parts, previous = [], recent.tokens[:, 0]
         for place, count, score in self._heads:
             logits = score(hidden[:, 1:][:, place], previous[:, place])
             if count < self._widest:
                 logits = functional.pad(logits, (0, self._widest - count), value=-torch.inf)
             parts.append(logits)
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        together = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return self._pointed(together, hidden, recent) if self._points_back else together
+
+    def _pointed(self, logits: Tensor, hidden: Tensor, recent: Recent) -> Tensor:
+        """Add the scores of recent frames' tokens, those that occurred in training."""
+        codes = recent.tokens.transpose(1, 2)  # (B, K, L)
+        places = self._places.expand(len(codes), -1, -1).gather(2, codes)
+        scores = self.dynamics.point(hidden[:, 1:], recent).masked_fill(places < 0, 0.0)
+        return logits.float().scatter_add(2, places.clamp(min=0), scores)
 
     def widest_logits(self, hidden: Tensor) -> Tensor:
         """Score the codes of the largest codebook at any position: (B, n, D) to (B, n, v)."""

@@ -21,7 +21,7 @@ from worldgen.device import resolve_precision
 from worldgen.diffusion.frame_sampler import make_sampler
 from worldgen.diffusion.gaussian_diffusion import Guess
 from worldgen.diffusion.sampler_config import SamplerConfig
-from worldgen.dynamics import Dynamics, summary_of
+from worldgen.dynamics import Dynamics, Recent, summary_of
 from worldgen.errors import ConfigError, ShapeError
 from worldgen.frozen_dynamics import FrozenDynamics
 from worldgen.transformer import KeyValueCache, visible_past
@@ -84,6 +84,12 @@ class Imagination:
         )
         self._clock = self.context - 1
         self.tokens = torch.zeros(num_rows, dynamics.num_tokens, dtype=torch.int64, device=device)
+        before = (num_rows, dynamics.num_recent - 1)
+        # Frames before `tokens`, the newest first, as far as scores of the next one need them.
+        self._before = Recent(
+            torch.zeros(*before, dynamics.num_tokens, dtype=torch.int64, device=device),
+            torch.zeros(before, dtype=torch.bool, device=device),
+        )
         self._ready = False
         # Of the newest first pass, (B, K + 1, D), zeros in rows without a past; None where frames
         # were made in pairs.
@@ -138,6 +144,10 @@ class Imagination:
         self.tokens[rows] = context.tokens[:, -1]
         self._hidden[rows] = -torch.inf
         self._cache.paths[:, rows] = 0
+        self._before.known[rows] = False
+        for back in range(1, min(context.tokens.shape[1], self._before.known.shape[1] + 1)):
+            self._before.tokens[rows, back - 1] = context.tokens[:, -1 - back]
+            self._before.known[rows, back - 1] = context.valid[:, -1 - back]
         if self._outputs is not None:
             self._outputs[rows] = 0
         if context.tokens.shape[1] > 1:
@@ -188,6 +198,20 @@ class Imagination:
             )
         return summary_of(self._outputs)
 
+    def _recent(self) -> Recent:
+        """Give `tokens` and the frames before."""
+        known = self._before.known
+        return Recent(
+            torch.cat([self.tokens.unsqueeze(1), self._before.tokens], 1),
+            torch.cat([known.new_ones(self.num_rows, 1), known], 1),
+        )
+
+    def _move_on(self, tokens: Tensor, recent: Recent) -> None:
+        """Let one environment step pass, from `recent` to frames that are known."""
+        self.tokens = tokens
+        self._before = Recent(recent.tokens[:, :-1], recent.known[:, :-1])
+        self._clock += 1
+
     def _slot(self, time: int) -> slice:
         size = self.dynamics.frame_size
         return slice(time % self._num_slots * size, (time % self._num_slots + 1) * size)
@@ -208,10 +232,10 @@ class Imagination:
             actions: (B, A) encoded, on the network's device.
         """
         self._check(actions)
-        frame = _Frame(self, self._network.embed(self.tokens, actions))
-        self.tokens = self._sampler.sample(frame)
+        recent = self._recent()
+        frame = _Frame(self, self._network.embed(self.tokens, actions), recent)
+        self._move_on(self._sampler.sample(frame), recent)
         reward, termination = self._network.outcome(frame.outputs)
-        self._clock += 1
         # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
         return ImaginedStep(self.tokens.clone(), reward, termination, termination > 0.5)
 
@@ -228,8 +252,7 @@ class Imagination:
             shape = tuple(self.tokens.shape)
             raise ShapeError(f"`tokens` must have shape {shape}, got {tuple(tokens.shape)}")
         self._first(self._network.embed(self.tokens, actions))
-        self.tokens = tokens.to(self.tokens.device, copy=True)
-        self._clock += 1
+        self._move_on(tokens.to(self.tokens.device, copy=True), self._recent())
 
     @torch.inference_mode()
     def step_twice(
@@ -266,8 +289,14 @@ class Imagination:
         )
         *outputs, between = network.extend_twice(frames, time, hidden, self._cache, slots)
         self.network_passes += 1
-        both, sureness = self._choose(torch.cat(outputs), before.repeat(2, 1))
+        recent = self._recent()
+        # What the second frame is seen after is not known yet: the frame before stands there.
+        unseen = Recent(*(torch.cat([part[:, :1], part[:, :-1]], 1) for part in recent))
+        recents = Recent(*map(torch.cat, zip(recent, unseen, strict=True)))
+        both, sureness = self._choose(torch.cat(outputs), recents)
         first, tokens = both.chunk(2)
+        self._move_on(first, recent)
+        recent = self._recent()
         outcome = network.outcome(outputs[1])
         rows = (sureness[self.num_rows :] < self.sampler.flight_confidence).nonzero().flatten()
         if len(rows):
@@ -282,11 +311,12 @@ class Imagination:
                 between[:, rows],
             )
             self.network_passes += len(rows) / self.num_rows
-            tokens[rows] = self._choose(again, first[rows])[0]
+            seen = Recent(recent.tokens[rows], recent.known[rows])
+            tokens[rows] = self._choose(again, seen)[0]
             for whole, part in zip(outcome, network.outcome(again), strict=True):
                 whole[rows] = part
-        self.tokens, self._outputs = tokens, None
-        self._clock += 2
+        self._move_on(tokens, recent)
+        self._outputs = None
         reward, ends = network.outcome(outputs[0])
         return (
             ImaginedStep(first, reward, ends, ends > 0.5),
@@ -333,9 +363,9 @@ class Imagination:
                 steps.append(self.step(actions[:, here]))
         return steps
 
-    def _choose(self, outputs: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose(self, outputs: Tensor, recent: Recent) -> tuple[Tensor, Tensor]:
         """Make frames of a pass's outputs: tokens (R, K), and how sure the likeliest are (R,)."""
-        logits = self._network.token_logits(outputs, previous)
+        logits = self._network.token_logits(outputs, recent)
         frame = _Scored(self._network, logits)
         sureness = logits.float().log_softmax(-1).amax(-1).sum(-1).exp()
         return self._sampler.sample(frame), sureness
@@ -397,19 +427,19 @@ class _Frame(_Codes):
     outputs: Tensor
     """Of the newest network pass, (B, K + 1, D)."""
 
-    def __init__(self, engine: Imagination, clean: Tensor) -> None:
+    def __init__(self, engine: Imagination, clean: Tensor, recent: Recent) -> None:
         super().__init__(engine._network)
         self._engine = engine
-        self._clean, self._previous = clean, engine.tokens
+        self._clean, self._recent = clean, recent
 
     def first(self) -> Tensor:
         self.outputs = self._engine._first(self._clean)
-        return self._network.token_logits(self.outputs, self._previous)
+        return self._network.token_logits(self.outputs, self._recent)
 
     def unmasked(self, tokens: Tensor, masked: Tensor) -> Tensor:
         drafts = self._network.embed_drafts(self._clean, tokens, masked)
         self.outputs = self._engine._refine(drafts)
-        return self._network.token_logits(self.outputs, self._previous)
+        return self._network.token_logits(self.outputs, self._recent)
 
     def denoised(self, noisy: Tensor, sigma: float, guess: Guess) -> Tensor:
         drafts = self._network.embed_noisy(self._clean, noisy, sigma, guess)

@@ -39,6 +39,7 @@ def make_dynamics(
         transformer=TransformerConfig(width=16, layers=2, heads=2, path_integration=path),
         context=context,
         precision="float32",
+        pointer=path,
         **{"goal_horizon": HORIZON, **settings},
     )
     codebooks = [
@@ -53,6 +54,8 @@ def make_dynamics(
     if config.goal_horizon:
         torch.nn.init.normal_(dynamics.proposer.head.weight, std=1.0)
         torch.nn.init.normal_(dynamics.proposer.read_return.weight, std=1.0)
+    if path:
+        torch.nn.init.normal_(dynamics.pointer.weight, std=0.5)
     return dynamics.eval()
 
 

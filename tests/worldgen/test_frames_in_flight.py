@@ -27,6 +27,7 @@ def make_dynamics(process: Process = "masked", flight: int = 2, *, path: bool = 
         transformer=TransformerConfig(width=16, layers=2, heads=2, path_integration=path),
         context=CONTEXT,
         precision="float32",
+        pointer=path,
         process=process,
         frames_in_flight=flight,
     )
@@ -41,6 +42,8 @@ def make_dynamics(process: Process = "masked", flight: int = 2, *, path: bool = 
     names, numbers = dynamics.ports
     for head in (names.write, numbers.change, dynamics.reward_head, dynamics.termination_head):
         torch.nn.init.normal_(head.weight, std=1.0)
+    if path:
+        torch.nn.init.normal_(dynamics.pointer.weight, std=0.5)
     return dynamics.eval()
 
 

@@ -26,6 +26,7 @@ def make_dynamics(*, path: bool = False) -> Dynamics:
         transformer=TransformerConfig(width=16, layers=2, heads=2, path_integration=path),
         context=CONTEXT,
         precision="float32",
+        pointer=path,
         process="gaussian",
     )
     codebooks = [
@@ -43,6 +44,8 @@ def make_dynamics(*, path: bool = False) -> Dynamics:
         torch.nn.init.normal_(head.weight, std=1.0)
     for layer in dynamics.noise_modulation.layers:
         torch.nn.init.normal_(layer.weight, std=0.3)
+    if path:
+        torch.nn.init.normal_(dynamics.pointer.weight, std=0.5)
     return dynamics.eval()
 
 

@@ -23,12 +23,16 @@ TOKENS, CODES = 3, 7
 def make_dynamics(
     context: int = 3, space: spaces.Space | None = None, *, path: bool = False
 ) -> Dynamics:
-    """Build a small network in float32 whose random heads say something."""
+    """Build a small network in float32 whose random heads say something.
+
+    `path` gives it path integration and a pointer.
+    """
     torch.manual_seed(0)
     config = DynamicsConfig(
         transformer=TransformerConfig(width=16, layers=2, heads=2, path_integration=path),
         context=context,
         precision="float32",
+        pointer=path,
     )
     codec = ActionCodec(space or spaces.Discrete(4))
     codebooks = [
@@ -41,6 +45,8 @@ def make_dynamics(
     names, numbers = dynamics.ports
     for head in (names.write, numbers.change, dynamics.reward_head, dynamics.termination_head):
         torch.nn.init.normal_(head.weight, std=1.0)
+    if path:
+        torch.nn.init.normal_(dynamics.pointer.weight, std=0.5)
     return dynamics.eval()
 
 
@@ -153,10 +159,10 @@ def test_frames_of_another_episode_are_not_seen(path: bool) -> None:
     assert not close[:, 2].any()
 
 
-def test_a_path_that_never_turns_changes_nothing() -> None:
+def test_a_path_that_never_turns_and_a_pointer_at_nothing_change_nothing() -> None:
     along, plain, windows = make_dynamics(path=True), make_dynamics(), make_windows(2, 6)
     missing = plain.load_state_dict(along.state_dict(), strict=False)
-    assert {name.split(".")[-2] for name in missing.unexpected_keys} == {"moves"}
+    assert {name.split(".")[-2] for name in missing.unexpected_keys} == {"moves", "pointer"}
     moving = full_recomputation(along, windows)
     with torch.no_grad():
         for block in along.transformer.each_block():
@@ -164,9 +170,33 @@ def test_a_path_that_never_turns_changes_nothing() -> None:
             assert block.moves.weight.any()
             block.moves.weight.zero_()
             block.moves.bias.zero_()
+        along.pointer.weight.zero_()
     still, expected = full_recomputation(along, windows), full_recomputation(plain, windows)
     assert torch.equal(still.token_logits, expected.token_logits)
     assert not torch.allclose(moving.token_logits, expected.token_logits)
+
+
+def test_a_pointer_scores_what_stood_there_and_no_other_episode() -> None:
+    dynamics, windows = make_dynamics(), make_windows(2, 6)
+    pointing = make_dynamics(path=True)
+    with torch.no_grad():
+        for block in pointing.transformer.each_block():
+            assert block.moves is not None
+            block.moves.weight.zero_()
+            block.moves.bias.zero_()
+        pointing.pointer.weight.zero_()
+        pointing.pointer.bias.copy_(torch.tensor([0.0, 2.0, 3.0]))  # One and two frames before.
+    pointing.load_state_dict(dynamics.state_dict(), strict=False)
+    windows.episode[:, 2:] = 1
+    with torch.no_grad():
+        expected = dynamics(windows, windows.tokens)[0].token_logits
+        found = pointing(windows, windows.tokens)[0].token_logits
+    for time in range(5):
+        for back, score in ((1, 2.0), (2, 3.0)):
+            if time - back >= (0 if time < 2 else 2):
+                stood = windows.tokens[:, time - back].unsqueeze(-1)
+                expected[:, time].scatter_add_(-1, stood, torch.full(stood.shape, score))
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_there_is_no_path_within_one_frame() -> None:
