@@ -63,7 +63,8 @@ class TransformerConfig(Config):
     path_integration: bool = False
     """Whether each frame, with the action taken in it, also turns the keys and queries of the
     frames after it, by angles that are learned: what lay somewhere when it was last seen is found
-    again after turns and steps. For views that move with the agent (docs/decisions/0024)."""
+    again after turns and steps. For views that move with the agent; an imagined step takes 1.3
+    times as long (docs/decisions/0024)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
