@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,9 +125,10 @@ def _measure(config: FidelityConfig, task: Task, seed: int, folder: Path) -> dic
     model.fit(training, dynamics_steps=config.gradient_steps)
     seconds = time.perf_counter() - began
     model.save(folder, overwrite=True)
-    report = evaluate(
-        model, held_out, horizons=config.horizons, num_dreams=config.dreams, seed=seed
+    dreams = partial(
+        evaluate, model, held_out, horizons=config.horizons, num_dreams=config.dreams, seed=seed
     )
+    report = dreams()
     piece = {
         "fit_seconds": round(seconds, 1),
         "tokens": model.tokenizer.num_tokens,
@@ -137,15 +139,8 @@ def _measure(config: FidelityConfig, task: Task, seed: int, folder: Path) -> dic
         "calibration": calibrate(model, held_out, training=training, seed=seed).to_dict(),
     }
     if any(entry.determined_exact is not None for entry in report.horizons):
-        likeliest = evaluate(
-            model,
-            held_out,
-            horizons=config.horizons,
-            num_dreams=config.dreams,
-            sampler=replace(model.config.sampler, temperature=0.0),
-            seed=seed,
-        )
-        piece["likeliest"] = likeliest.to_dict()
+        likeliest = replace(model.config.sampler, temperature=0.0)
+        piece["likeliest"] = dreams(sampler=likeliest).to_dict()
     if config.denoising_steps:
         samplers = compare_samplers(
             model,

@@ -53,7 +53,7 @@ def write_report(
         *_section(
             "The same dreams with the likeliest tokens, in place of drawn ones",
             views,
-            _likeliest_columns(views),
+            _determined_columns(views, "likeliest"),
         ),
         *_section("Numbers", numbers, _number_columns(numbers)),
         *_section(
@@ -139,11 +139,15 @@ def _exact_columns(tasks: dict[str, list[Piece]]) -> list[Column]:
     return [*columns, _seconds()]
 
 
-def _view_columns(tasks: dict[str, list[Piece]]) -> list[Column]:
-    columns = [
-        _share(str(h), lambda p, h=h: _at(p, h)["determined_exact"])  # type: ignore[misc]
+def _determined_columns(tasks: dict[str, list[Piece]], report: str) -> list[Column]:
+    return [
+        _share(str(h), lambda p, h=h: _at(p, h, report)["determined_exact"])  # type: ignore[misc]
         for h in _horizons(tasks)
     ]
+
+
+def _view_columns(tasks: dict[str, list[Piece]]) -> list[Column]:
+    columns = _determined_columns(tasks, "report")
     columns.append(
         _number(
             "calibration error",
@@ -162,13 +166,6 @@ def _view_columns(tasks: dict[str, list[Piece]]) -> list[Column]:
             )
         )
     return columns
-
-
-def _likeliest_columns(tasks: dict[str, list[Piece]]) -> list[Column]:
-    return [
-        _share(str(h), lambda p, h=h: _at(p, h, "likeliest")["determined_exact"])  # type: ignore[misc]
-        for h in _horizons(tasks)
-    ]
 
 
 def _number_columns(tasks: dict[str, list[Piece]]) -> list[Column]:

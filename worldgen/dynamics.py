@@ -122,6 +122,10 @@ class Recent(NamedTuple):
     known: Tensor
     """(..., L) bool: whether there is such a frame; there always is a newest one."""
 
+    def rows(self, rows: Tensor | slice) -> Recent:
+        """Choose along the first dimension."""
+        return Recent(self.tokens[rows], self.known[rows])
+
 
 class NoisyPoints(NamedTuple):
     """Points of next frames' codes with noise."""
@@ -434,7 +438,7 @@ class Dynamics(nn.Module):
                 count = len(masked)
                 drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
                 made = self.transformer.draft(drafts, seen, sees, compiles=compiles)
-                return first, self.read_out(made, Recent(*(part[:count] for part in recent)))
+                return first, self.read_out(made, recent.rows(slice(count)))
             return first, None
 
     def propose(self, windows: Windows, past: Tensor, aim: Aim) -> Tensor:

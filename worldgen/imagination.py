@@ -311,8 +311,7 @@ class Imagination:
                 between[:, rows],
             )
             self.network_passes += len(rows) / self.num_rows
-            seen = Recent(recent.tokens[rows], recent.known[rows])
-            tokens[rows] = self._choose(again, seen)[0]
+            tokens[rows] = self._choose(again, recent.rows(rows))[0]
             for whole, part in zip(outcome, network.outcome(again), strict=True):
                 whole[rows] = part
         self._move_on(tokens, recent)

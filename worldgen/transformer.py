@@ -162,7 +162,7 @@ class Transformer(nn.Module):
         angle = 2 * math.pi * torch.outer(torch.arange(self.period), turns).double() / self.period
         self.register_buffer("cosine", angle.cos().float(), persistent=False)
         self.register_buffer("sine", angle.sin().float(), persistent=False)
-        pace = math.pi * turns / context
+        pace = angle[1].float()  # Of one frame.
         self.blocks = nn.ModuleList(Block(config, pace) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 

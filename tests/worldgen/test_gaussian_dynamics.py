@@ -113,7 +113,7 @@ class Recomputation:
 
 
 @pytest.mark.parametrize(
-    ("steps", "path"), [(1, False), (2, False), (3, True), (4, False), (5, False), (8, False)]
+    ("steps", "path"), [*((steps, False) for steps in (1, 2, 3, 4, 5, 8)), (3, True)]
 )
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_cached_imagination_equals_full_recomputation(solver: str, steps: int, path: bool) -> None:

@@ -159,18 +159,23 @@ def test_frames_of_another_episode_are_not_seen(path: bool) -> None:
     assert not close[:, 2].any()
 
 
+def stand_still(dynamics: Dynamics) -> None:
+    """Take away the path and what the pointer says of outputs."""
+    with torch.no_grad():
+        for block in dynamics.transformer.each_block():
+            assert block.moves is not None
+            assert block.moves.weight.any()
+            block.moves.weight.zero_()
+            block.moves.bias.zero_()
+        dynamics.pointer.weight.zero_()
+
+
 def test_a_path_that_never_turns_and_a_pointer_at_nothing_change_nothing() -> None:
     along, plain, windows = make_dynamics(path=True), make_dynamics(), make_windows(2, 6)
     missing = plain.load_state_dict(along.state_dict(), strict=False)
     assert {name.split(".")[-2] for name in missing.unexpected_keys} == {"moves", "pointer"}
     moving = full_recomputation(along, windows)
-    with torch.no_grad():
-        for block in along.transformer.each_block():
-            assert block.moves is not None
-            assert block.moves.weight.any()
-            block.moves.weight.zero_()
-            block.moves.bias.zero_()
-        along.pointer.weight.zero_()
+    stand_still(along)
     still, expected = full_recomputation(along, windows), full_recomputation(plain, windows)
     assert torch.equal(still.token_logits, expected.token_logits)
     assert not torch.allclose(moving.token_logits, expected.token_logits)
@@ -179,12 +184,8 @@ def test_a_path_that_never_turns_and_a_pointer_at_nothing_change_nothing() -> No
 def test_a_pointer_scores_what_stood_there_and_no_other_episode() -> None:
     dynamics, windows = make_dynamics(), make_windows(2, 6)
     pointing = make_dynamics(path=True)
+    stand_still(pointing)
     with torch.no_grad():
-        for block in pointing.transformer.each_block():
-            assert block.moves is not None
-            block.moves.weight.zero_()
-            block.moves.bias.zero_()
-        pointing.pointer.weight.zero_()
         pointing.pointer.bias.copy_(torch.tensor([0.0, 2.0, 3.0]))  # One and two frames before.
     pointing.load_state_dict(dynamics.state_dict(), strict=False)
     windows.episode[:, 2:] = 1
