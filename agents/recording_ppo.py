@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import io
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any, Self
@@ -37,6 +38,8 @@ from worldgen.errors import ConfigError, DatasetError, SpaceError
 from worldgen.progress import Progress
 
 __all__ = ["RecordingPPO"]
+
+logger = logging.getLogger(__name__)
 
 
 class RecordingPPO(PPO):
@@ -249,7 +252,8 @@ class RecordingPPO(PPO):
             custom_objects: As in SB3.
             print_system_info: As in SB3.
             force_reset: Whether `learn` resets the environment first.
-            episodes: The episodes that the agent has made.
+            episodes: The episodes that the agent has made. Environment steps of which it does
+                not know are counted as made after it was saved, with a warning.
             n_envs: Rows, where `env` does not say; None for as many as it had.
             **kwargs: Attributes to change.
         """
@@ -268,6 +272,13 @@ class RecordingPPO(PPO):
         else:
             agent._set_up_episodes(None)
         if episodes is not None:
+            unknown = episodes.num_steps - agent._recorded_timesteps
+            if unknown > 0:
+                logger.warning(
+                    "%s environment steps of `episodes` are unknown to the agent: they count as "
+                    "steps that it made after it was saved",
+                    f"{unknown:,}",
+                )
             agent.set_episodes(episodes)
         return agent
 

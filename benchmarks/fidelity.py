@@ -21,7 +21,7 @@ import tyro
 
 from benchmarks.fidelity_report import write_report
 from benchmarks.fidelity_tasks import TASKS, Task, collect_play, task_named
-from benchmarks.results import Parts, provenance
+from benchmarks.results import Parts, one_line_errors, provenance
 from worldgen import WorldModel
 from worldgen.config import Config, require
 from worldgen.evaluation import calibrate, compare_samplers, evaluate
@@ -159,4 +159,5 @@ def _described(piece: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    with one_line_errors():
+        tyro.cli(main, description=__doc__)

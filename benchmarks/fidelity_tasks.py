@@ -111,6 +111,7 @@ def task_named(name: str, *, whole: bool = False) -> Task:
         EnvironmentIdError: If the name is neither a task's nor a registered id.
     """
     if name in TASKS:
+        require(not whole, "whole", f"be left out for {name}, whose line says what it shows", whole)
         return TASKS[name]
     environment = EnvironmentSpec(id=name)
     is_grid = _is_minigrid(environment)

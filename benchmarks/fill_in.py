@@ -23,7 +23,7 @@ import tyro
 
 import worldgen
 from benchmarks.minigrid_player import MiniGridPlayer, collect_mixed
-from benchmarks.results import Parts, markdown_table, provenance, write_json
+from benchmarks.results import Parts, markdown_table, one_line_errors, provenance, write_json
 from worldgen import Episode, SamplerConfig, WorldModel, WorldModelConfig
 from worldgen.config import Config as Settings
 from worldgen.data import EnvironmentSpec, EpisodeBuilder
@@ -323,4 +323,5 @@ def _percent(share: float | None) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    with one_line_errors():
+        tyro.cli(main)

@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.minigrid_player import collect_mixed
 from benchmarks.pixel_denoiser import PixelDenoiser
-from benchmarks.results import markdown_table, provenance, write_json
+from benchmarks.results import markdown_table, one_line_errors, provenance, write_json
 from worldgen import SamplerConfig, WorldModel, WorldModelConfig
 from worldgen.data import EnvironmentSpec
 from worldgen.data.token_dataset import TokenDataset
@@ -317,4 +317,5 @@ def _report(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with one_line_errors():
+        main(tyro.cli(Config, description=__doc__))

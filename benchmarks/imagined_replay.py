@@ -29,6 +29,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from benchmarks.imagined_replay_report import Result, write_report
+from benchmarks.results import one_line_errors
 from worldgen.agents import (
     ImaginedReplayBuffer,
     ImaginedReplayCallback,
@@ -226,4 +227,5 @@ class _UntilReached(BaseCallback):
 
 
 if __name__ == "__main__":
-    tyro.cli(main, config=(tyro.conf.OmitArgPrefixes,))
+    with one_line_errors():
+        tyro.cli(main, config=(tyro.conf.OmitArgPrefixes,))

@@ -26,7 +26,7 @@ import numpy as np
 import tyro
 
 from benchmarks.minigrid_player import collect_mixed
-from benchmarks.results import Parts, markdown_table, provenance, write_json
+from benchmarks.results import Parts, markdown_table, one_line_errors, provenance, write_json
 from worldgen import Episodes, WorldModelConfig
 from worldgen.agents import (
     OFFLINE_CONFIG,
@@ -270,4 +270,5 @@ def _report(pieces: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    with one_line_errors():
+        tyro.cli(main, description=__doc__)

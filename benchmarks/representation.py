@@ -34,6 +34,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 import worldgen
 from benchmarks.representation_report import Result, write_report
+from benchmarks.results import one_line_errors
 from worldgen import Tokenizer
 from worldgen.agents import SymbolicExtractor, TokenExtractor
 from worldgen.agents.real_env import as_vec_env
@@ -226,4 +227,5 @@ class _UntilSolved(BaseCallback):
 
 
 if __name__ == "__main__":
-    tyro.cli(main, config=(tyro.conf.OmitArgPrefixes,))
+    with one_line_errors():
+        tyro.cli(main, config=(tyro.conf.OmitArgPrefixes,))

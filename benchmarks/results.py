@@ -4,6 +4,7 @@ Classes:
     Parts: finished pieces of a long benchmark, each a JSON file, which are not done twice.
 
 Functions:
+    one_line_errors: what goes wrong, said as a command does.
     provenance: commit, versions, hardware and command.
     write_json: a file that is whole or not there.
     markdown_table: rows of text as a table.
@@ -11,12 +12,13 @@ Functions:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,10 +27,20 @@ from typing import Any
 import torch
 
 from worldgen.checkpoint import write_json
+from worldgen.errors import WorldgenError
 
-__all__ = ["Parts", "markdown_table", "provenance", "write_json"]
+__all__ = ["Parts", "markdown_table", "one_line_errors", "provenance", "write_json"]
 
 _PACKAGES = ("worldgen", "torch", "numpy", "gymnasium", "minigrid", "stable-baselines3")
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line where the library or the system says what is wrong."""
+    try:
+        yield
+    except (WorldgenError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 def provenance() -> dict[str, Any]:

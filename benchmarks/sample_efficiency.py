@@ -29,7 +29,7 @@ import tyro
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks.learning_curve import Goal, LearningCurve
-from benchmarks.results import Parts, provenance
+from benchmarks.results import Parts, one_line_errors, provenance
 from benchmarks.sample_efficiency_arms import ARMS, acting_policy, train
 from benchmarks.sample_efficiency_report import write_report
 from benchmarks.sample_efficiency_tasks import TASKS, Task, task_named
@@ -181,4 +181,5 @@ def _level(success: float | None, mean_return: float) -> str:
 
 
 if __name__ == "__main__":
-    tyro.cli(main, description=__doc__)
+    with one_line_errors():
+        tyro.cli(main, description=__doc__)

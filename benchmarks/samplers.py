@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import tyro
 
-from benchmarks.results import markdown_table, provenance, write_json
+from benchmarks.results import markdown_table, one_line_errors, provenance, write_json
 from worldgen import WorldModel
 from worldgen.data import Episodes
 from worldgen.diffusion.sampler_config import SamplerConfig
@@ -154,4 +154,5 @@ class _Bench:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    with one_line_errors():
+        main(tyro.cli(Config))

@@ -22,7 +22,7 @@ import tyro
 import worldgen
 from benchmarks.minigrid_player import collect_mixed
 from benchmarks.reconstruction import measure_reconstruction
-from benchmarks.results import Parts, markdown_table, provenance, write_json
+from benchmarks.results import Parts, markdown_table, one_line_errors, provenance, write_json
 from worldgen import Tokenizer, TokenizerConfig
 from worldgen.data import EnvironmentSpec, Episodes
 from worldgen.errors import MissingDependencyError
@@ -289,4 +289,5 @@ def _plot(pieces: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with one_line_errors():
+        main(tyro.cli(Config, description=__doc__))

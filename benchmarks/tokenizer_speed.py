@@ -22,7 +22,7 @@ import torch
 import tyro
 
 import worldgen
-from benchmarks.results import markdown_table, provenance, write_json
+from benchmarks.results import markdown_table, one_line_errors, provenance, write_json
 from worldgen import Tokenizer
 from worldgen.envs import TokenObservation
 from worldgen.tokenizer.grouped_linear import GroupedLinear
@@ -159,4 +159,5 @@ def _rows(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with one_line_errors():
+        main(tyro.cli(Config, description=__doc__))

@@ -22,7 +22,7 @@ import tyro
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from benchmarks.results import markdown_table, provenance, write_json
+from benchmarks.results import markdown_table, one_line_errors, provenance, write_json
 from benchmarks.sounds import RATE, WORDS, chirps, tones, words, write_wav
 from worldgen import Tokenizer, TokenizerConfig
 from worldgen.tokenizer import QuantizerConfig
@@ -198,4 +198,5 @@ def _table(runs: list[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    with one_line_errors():
+        main(tyro.cli(Config))

@@ -23,6 +23,7 @@ from worldgen.dynamics_trainer import RECALL_STEPS, DynamicsTrainer
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.fit_checkpoint import STATE_ERRORS, FitCheckpoint
 from worldgen.fit_log import FitLog
+from worldgen.interrupts import PostponedInterrupt
 from worldgen.progress import Progress
 from worldgen.remote_training import RemoteTrainer
 
@@ -91,11 +92,22 @@ def fit_dynamics(fit: DynamicsFit) -> dict[str, float]:
 
 
 def _make_steps(fit: DynamicsFit, trainer: DynamicsTrainer | RemoteTrainer) -> None:
-    """Make the gradient steps that are left; log, and keep checkpoints."""
-    with Progress(
-        "dynamics", fit.gradient_steps, enabled=fit.progress, unit="gradient steps"
-    ) as bar:
-        bar.update(trainer.gradient_step)
+    """Make the gradient steps that are left; log, and keep checkpoints.
+
+    Ctrl-C waits for the end of a gradient step, which is then kept. Several processes give
+    their state at checkpoints alone, so there it is raised at once.
+    """
+    keeps_all = fit.checkpoint is not None and fit.devices == 1
+    with (
+        Progress(
+            "dynamics",
+            fit.gradient_steps,
+            enabled=fit.progress,
+            unit="gradient steps",
+            initial=trainer.gradient_step,
+        ) as bar,
+        PostponedInterrupt(enabled=keeps_all) as interrupt,
+    ):
         while not trainer.is_finished:
             latest = trainer.step()
             if fit.log.is_due():
@@ -107,5 +119,7 @@ def _make_steps(fit: DynamicsFit, trainer: DynamicsTrainer | RemoteTrainer) -> N
                 fit.log.write({f"dynamics/{name}": part for name, part in recalled.items()})
                 bar.update(0, **recalled)
             bar.update(1)
-            if trainer.is_finished or trainer.gradient_step % fit.checkpoint_every == 0:
+            is_due = trainer.is_finished or trainer.gradient_step % fit.checkpoint_every == 0
+            if is_due or interrupt.pending:
                 fit.keep(trainer)
+            interrupt.deliver()

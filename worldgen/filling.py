@@ -35,7 +35,7 @@ _EXACTLY = SamplerConfig(min_probability_ratio=0.0)
 """Actions are drawn as they were scored, tails included."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AimedRollout(Rollout):
     """B imagined trajectories of H environment steps, made for a goal or a return."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Never, Protocol, Self, TextIO
@@ -20,6 +21,8 @@ _BAR_INTERVAL = 0.5
 """Least seconds between two refreshes of the bar."""
 _LINE_INTERVAL = 4.0
 """Least seconds between two plain lines; under 5, so that a slow update keeps to 5 too."""
+_PACE_LINES = 6
+"""Lines over which the pace is taken, so that a slow beginning is soon forgotten."""
 
 
 class Progress:
@@ -33,19 +36,26 @@ class Progress:
         total: How many units there are to do.
         enabled: False shows nothing.
         unit: What is counted, in the plural: "env steps", "gradient steps".
+        initial: Units that were done before, which say nothing about the time left.
 
     >>> with Progress("collect", total=8, enabled=False) as progress:
     ...     progress.update(8, mean_return=0.5)
     """
 
     def __init__(
-        self, description: str, total: int, *, enabled: bool = True, unit: str = "env steps"
+        self,
+        description: str,
+        total: int,
+        *,
+        enabled: bool = True,
+        unit: str = "env steps",
+        initial: int = 0,
     ) -> None:
         self._display: _Display | None = None
         stream: TextIO | None = sys.stderr
         if enabled and stream is not None:
             kind = _Bar if stream.isatty() else _Lines
-            self._display = kind(description, total, unit, stream)
+            self._display = kind(description, total, unit, initial, stream)
 
     def update(self, n: int = 1, **quantities: float) -> None:
         """Count `n` more units as done.
@@ -93,11 +103,14 @@ class _Display(Protocol):
 class _Bar:
     """A tqdm bar."""
 
-    def __init__(self, description: str, total: int, unit: str, stream: TextIO) -> None:
+    def __init__(
+        self, description: str, total: int, unit: str, initial: int, stream: TextIO
+    ) -> None:
         self._quantities: dict[str, float] = {}
         self._bar: tqdm[Never] = tqdm(
             desc=description,
             total=total,
+            initial=initial,
             unit=f" {unit}",
             file=stream,
             mininterval=_BAR_INTERVAL,
@@ -122,12 +135,15 @@ class _Bar:
 class _Lines:
     """Plain lines for logs and pipes."""
 
-    def __init__(self, description: str, total: int, unit: str, stream: TextIO) -> None:
+    def __init__(
+        self, description: str, total: int, unit: str, initial: int, stream: TextIO
+    ) -> None:
         self._description, self._total, self._unit = description, total, unit
         self._stream = stream
         self._quantities: dict[str, float] = {}
-        self._count = 0
+        self._count = initial
         self._start = self._last_line = time.monotonic()
+        self._shown = deque([(self._start, initial)], maxlen=_PACE_LINES)
 
     def update(self, n: int, quantities: Mapping[str, float]) -> None:
         self._count += n
@@ -135,7 +151,8 @@ class _Lines:
         now = time.monotonic()
         if now - self._last_line >= _LINE_INTERVAL:
             self._last_line = now
-            self._write(f"{self._time_left(now - self._start)} left")
+            self._write(f"{self._time_left(now)} left")
+            self._shown.append((now, self._count))
 
     def finish(self) -> None:
         self._total = self._count
@@ -143,10 +160,12 @@ class _Lines:
     def close(self) -> None:
         self._write(f"{_duration(time.monotonic() - self._start)} in all")
 
-    def _time_left(self, elapsed: float) -> str:
-        if self._count == 0:
+    def _time_left(self, now: float) -> str:
+        then, count = self._shown[0]
+        if self._count <= count:
             return "unknown time"
-        return _duration(elapsed * max(0, self._total - self._count) / self._count)
+        pace = (now - then) / (self._count - count)
+        return _duration(pace * max(0, self._total - self._count))
 
     def _write(self, ending: str) -> None:
         done = f"no {self._unit} needed"

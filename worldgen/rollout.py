@@ -36,7 +36,7 @@ class Policy(Protocol):
         """Choose an action for each row of a nested batch of observations."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rollout:
     """B imagined trajectories of H environment steps."""
 
@@ -74,6 +74,11 @@ class Rollout:
             actions,
             *(part.cpu().numpy() for part in others),
         )
+
+    def __repr__(self) -> str:
+        """Say how many there are, and how long, rather than all that is in them."""
+        dreams, horizon = self.tokens.shape[:2]
+        return f"<{type(self).__name__} of {dreams} dreams of {horizon} environment steps>"
 
     @property
     def returns(self) -> np.ndarray:

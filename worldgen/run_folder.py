@@ -202,7 +202,9 @@ class RunFolder:
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
         own, new = _flat(read_json(self.config)), _flat(json.loads(json.dumps(config)))
-        for name in sorted(own.keys() | new.keys()):
+        # Another environment, or dataset, has other defaults, which nobody set.
+        first = ("environment", "dataset")
+        for name in sorted(own.keys() | new.keys(), key=lambda n: (not n.startswith(first), n)):
             if own.get(name) != new.get(name):
                 raise CheckpointError(
                     f"{self.path} was begun with {name} = {own.get(name)!r}, now it is "

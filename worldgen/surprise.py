@@ -25,6 +25,7 @@ from torch.nn import functional
 from worldgen.data.token_dataset import TokenDataset, Windows
 from worldgen.diffusion.likelihood import likelihood_bound
 from worldgen.dynamics import Dynamics, Prediction
+from worldgen.progress import Progress
 
 __all__ = [
     "Surprise",
@@ -177,6 +178,7 @@ def score_episodes(
     num_codes: int,
     num_samples: int,
     generator: torch.Generator,
+    bar: Progress,
 ) -> Surprise:
     """Score every transition of a dataset, in the order of its episodes.
 
@@ -186,6 +188,7 @@ def score_episodes(
         num_codes: V, of the largest codebook.
         num_samples: Masks a frame, for the bound.
         generator: Of the masks.
+        bar: Is told of each transition.
     """
     parts = [torch.zeros(dataset.num_frames, device=dataset.tokens.device) for _ in range(4)]
     for windows, index in context_windows(dataset, num_codes):
@@ -193,6 +196,7 @@ def score_episodes(
         wanted = index >= 0
         for part, values in zip(parts, nats, strict=True):
             part[index[wanted]] = values[wanted]
+        bar.update(int(wanted.sum()))
     is_first = torch.zeros(dataset.num_frames, dtype=torch.bool, device=dataset.tokens.device)
     is_first[dataset.first_frames] = True
     at_once, bound, reward, termination = (part[~is_first].cpu().numpy() for part in parts)

@@ -32,6 +32,7 @@ from worldgen.errors import ConfigError, DatasetError, ShapeError, SpaceError
 from worldgen.filling import AimedRollout, fill_in
 from worldgen.fitting import FitResult, fit_world_model
 from worldgen.imagination import Imagination
+from worldgen.progress import Progress
 from worldgen.rollout import Policy, Rollout, action_source, stack_steps
 from worldgen.seeding import derived_seed, seeded_initialization
 from worldgen.surprise import Surprise, score_episodes
@@ -387,7 +388,12 @@ class WorldModel:
         )
 
     def surprise(
-        self, episodes: Sequence[Episode] | TokenDataset, *, num_samples: int = 4, seed: int = 0
+        self,
+        episodes: Sequence[Episode] | TokenDataset,
+        *,
+        num_samples: int = 4,
+        seed: int = 0,
+        progress: bool = False,
     ) -> Surprise:
         """Say how little the model expected each transition of real episodes, in nats.
 
@@ -401,6 +407,7 @@ class WorldModel:
                 for the bound, which is true of dreams with one denoising step, and costs least;
                 in Gaussian diffusion, which has no masks, it always does.
             seed: Of the masks.
+            progress: Show a progress bar.
 
         Returns:
             Arrays (N,), the episodes one after the other.
@@ -415,7 +422,9 @@ class WorldModel:
         dataset = episodes if isinstance(episodes, TokenDataset) else self.dataset(episodes)
         generator = torch.Generator(self.device).manual_seed(derived_seed(seed, "surprise"))
         num_codes = int(self.tokenizer.token_nvec.max())
-        return score_episodes(self.dynamics, dataset, num_codes, num_samples, generator)
+        count = dataset.num_frames - len(dataset.first_frames)
+        with Progress("surprise", count, enabled=progress, unit="transitions") as bar:
+            return score_episodes(self.dynamics, dataset, num_codes, num_samples, generator, bar)
 
     def summarise(self, context: Context) -> Tensor:
         """Give the network's own summary of what was before the newest frame of each world.
@@ -463,8 +472,9 @@ class WorldModel:
         ):
             if own != other:
                 raise SpaceError(
-                    f"the model was built for the {name} space {own}, the environment has {other}: "
-                    "use the model's own environment, or train a model for this one"
+                    f"the model was built for the {name} space {space_tools.in_short(own)}, the "
+                    f"environment has {space_tools.in_short(other)}: use the model's own "
+                    "environment, or train a model for this one"
                 )
 
     def state_dict(self) -> dict[str, Tensor]:

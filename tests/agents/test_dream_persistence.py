@@ -96,7 +96,7 @@ def test_going_on_equals_never_having_stopped(pause, tmp_path):
     assert_equal_weights(whole, loaded)
 
 
-def test_steps_made_after_the_save_are_counted(tmp_path):
+def test_steps_made_after_the_save_are_counted(tmp_path, caplog):
     agent = make_agent(CountingWorld, episodes_path=tmp_path / "episodes")
     agent.save(tmp_path / "agent.zip")
     agent.learn(64, lambda *_: agent.num_timesteps < 40)  # killed in the first collection
@@ -107,6 +107,7 @@ def test_steps_made_after_the_save_are_counted(tmp_path):
         episodes=Episodes.load(tmp_path / "episodes"),
     )
     assert loaded.num_timesteps == 40
+    assert "40 environment steps of `episodes` are unknown to the agent" in caplog.text
     diary = Diary()
     loaded.learn(24, diary, reset_num_timesteps=False)
     assert loaded.num_timesteps == loaded.episodes.num_steps == 64

@@ -83,6 +83,8 @@ def test_a_name_that_is_neither_a_tasks_nor_an_id_is_refused(folders):
         main(replace(TINY, tasks=("doorkey",)), **folders)
     with pytest.raises(ConfigError, match="`whole` must be left out for CartPole-v1"):
         task_named("CartPole-v1", whole=True)
+    with pytest.raises(ConfigError, match="`whole` must be left out for doorkey-6x6, whose line"):
+        task_named("doorkey-6x6", whole=True)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 
 import numpy as np
 import pytest
@@ -96,6 +97,59 @@ def test_a_fit_that_is_broken_off_goes_on(episodes, undisturbed, tmp_path, monke
         model = make_model()
         metrics = fit(model, episodes, checkpoint=path, checkpoint_every=EVERY)
     assert_as_undisturbed(model, metrics, undisturbed)
+
+
+def interrupt_in(monkeypatch, step: int, times: int = 1) -> None:
+    """Press Ctrl-C in the middle of a gradient step."""
+    original = DynamicsTrainer._clip
+
+    def interrupted(trainer: DynamicsTrainer):
+        if trainer.gradient_step == step:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return original(trainer)
+
+    monkeypatch.setattr(DynamicsTrainer, "_clip", interrupted)
+
+
+@pytest.mark.parametrize("step", [0, 12, 23])
+def test_ctrl_c_loses_no_gradient_step(episodes, undisturbed, tmp_path, monkeypatch, step):
+    path = tmp_path / "fit"
+    with monkeypatch.context() as patch:
+        interrupt_in(patch, step)
+        with pytest.raises(KeyboardInterrupt):
+            fit(make_model(), episodes, checkpoint=path, checkpoint_every=1000)
+    assert load_state(path)["trainer"]["gradient_step"] == step + 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    model = make_model()
+    metrics = fit(model, episodes, checkpoint=path, checkpoint_every=1000)
+    assert_as_undisturbed(model, metrics, undisturbed)
+
+
+def test_a_second_ctrl_c_is_heard_at_once(episodes, tmp_path, monkeypatch):
+    interrupt_in(monkeypatch, 12, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_model(), episodes, checkpoint=tmp_path / "fit", checkpoint_every=EVERY)
+    assert load_state(tmp_path / "fit")["trainer"]["gradient_step"] == 10
+
+
+def test_without_a_checkpoint_ctrl_c_is_heard_at_once(episodes, monkeypatch):
+    interrupt_in(monkeypatch, 12)
+    model = make_model()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        fit(model, episodes)
+    assert "interrupted" in [entry.name for entry in caught.traceback]
+
+
+def test_another_handler_of_ctrl_c_is_left_alone(episodes, tmp_path, monkeypatch):
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
+    try:
+        interrupt_in(monkeypatch, 12)
+        fit(make_model(), episodes, checkpoint=tmp_path / "fit")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [1]
 
 
 def test_another_fit_is_told_what_differs(episodes, tmp_path, monkeypatch):

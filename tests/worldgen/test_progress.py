@@ -59,6 +59,28 @@ def test_work_that_ends_early_is_done(clock, capsys, done, line):
     assert capsys.readouterr().err.splitlines() == [line]
 
 
+def test_what_was_done_before_says_nothing_about_the_time_left(clock, capsys):
+    with Progress("dynamics", 1000, unit="gradient steps", initial=900) as progress:
+        clock(5.0)
+        progress.update(10)
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == "dynamics: 910 of 1,000 gradient steps (91%), 45 s left"
+
+
+def test_a_slow_beginning_is_forgotten(clock, capsys):
+    with Progress("dynamics", 1000, unit="gradient steps") as progress:
+        clock(100.0)
+        progress.update(1)
+        for _ in range(6):
+            clock(5.0)
+            progress.update(5)
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-2]
+        .endswith("31 of 1,000 gradient steps (3%), 16 min 9 s left")
+    )
+
+
 def test_quantities_stay_until_they_change(clock, capsys):
     with Progress("fit", 4) as progress:
         progress.update(1, loss=2.0, reward_recall=0.5)

@@ -87,6 +87,9 @@ def test_resume_wants_the_same_settings(tmp_path):
     begin(tmp_path)
     with pytest.raises(CheckpointError, match=r"model\.width = 64, now it is 32"):
         begin(tmp_path, {"seed": 3, "model": {"width": 32}}, resume=True)
+    both = {"seed": 3, "model": {"width": 32}, "environment": {"id": "Other-v0"}}
+    with pytest.raises(CheckpointError, match=r"environment\.id = None, now it is 'Other-v0'"):
+        begin(tmp_path, both, resume=True)
     with pytest.raises(CheckpointError, match="exclude each other"):
         begin(tmp_path, overwrite=True, resume=True)
 

@@ -14,9 +14,13 @@ import importlib
 import logging
 import sys
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from worldgen.errors import ConfigError, EnvironmentIdError, WorldgenError
 from worldgen.version import __version__
+
+if TYPE_CHECKING:
+    from worldgen.cli.arguments import CommonArguments
 
 __all__ = ["VERBS", "main"]
 
@@ -55,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
+    parsed: CommonArguments | None = None
     try:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("worldgen").setLevel(logging.DEBUG if debug else logging.INFO)
@@ -67,7 +72,8 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
     except SystemExit as error:  # tyro's way to end after --help
         return error.code if isinstance(error.code, int) else _WRONG_ARGUMENT
     except KeyboardInterrupt:
-        _complain("interrupted" + ("; --resume goes on" if verb in ("fit", "train") else ""))
+        how = parsed.goes_on() if parsed is not None else ""
+        _complain("; ".join(["interrupted", *([how] if how else [])]))
         return _FAILED
     except Exception as error:
         if debug:

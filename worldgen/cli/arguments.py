@@ -68,6 +68,10 @@ class CommonArguments:
         """
         return None
 
+    def goes_on(self) -> str:
+        """Say how to go on after Ctrl-C; nothing where nothing was kept."""
+        return ""
+
     def prepare(self) -> None:
         """Check and apply what all verbs share.
 
@@ -139,20 +143,33 @@ def _read(
 
 
 def _one_line(boxed: str, verb: str) -> str:
-    r"""Take the message out of tyro's box.
+    r"""Take the message out of tyro's box, and what it suggests.
 
     >>> _one_line("╭─ Value error ───╮\n│ Bad --seed: 'x' │\n│ ─── │\n│ more │\n╰───╯", "fit")
     "Bad --seed: 'x'; see worldgen fit --help"
+    >>> _one_line(" E\n ---\n  No: --see, 3\n  ---\n  Perhaps you meant:\n    --seed INT", "fit")
+    'No: --see, 3; did you mean --seed? See worldgen fit --help'
     """
-    lines = [line.strip("│ ").strip() for line in boxed.splitlines()]
-    kept = [line for line in lines if line and not line.startswith(("╭", "╰"))]
-    message: list[str] = []
-    for line in kept:
-        if set(line) == {"─"}:
-            break
-        message.append(line)
-    text = re.sub(r"\s+", " ", " ".join(message)).rstrip(".:")
-    return f"{text or 'wrong arguments'}; see worldgen {verb} --help"
+    parts: list[list[str]] = [[]]
+    for line in (line.strip("│ ") for line in boxed.splitlines()):
+        if line and set(line) <= set("─-"):
+            parts.append([])
+        elif line and not line.startswith(("╭", "╰")):
+            parts[-1].append(line)
+    # Where a terminal has no box to draw, a line of its own says what kind of error it is.
+    message, *others = parts if "╭" in boxed else parts[1:] or parts
+    text = re.sub(r"\s+", " ", " ".join(message)).rstrip(".:") or "wrong arguments"
+    unread = re.match(
+        r"Error parsing (\S+): no type matching (.+) could be .* from \[(.*?)\]", text
+    )
+    if unread:
+        kinds = re.sub("[{}]", "", unread[2]).replace("|", " or ")
+        text = f"{unread[1]} must be {kinds}, got {unread[3]}"
+    for part in others:
+        if part[:1] == ["Perhaps you meant:"]:
+            meant = " or ".join(line.split()[0] for line in part[1:] if line.startswith("--"))
+            return f"{text}; did you mean {meant}? See worldgen {verb} --help"
+    return f"{text}; see worldgen {verb} --help"
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

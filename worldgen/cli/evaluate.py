@@ -86,10 +86,12 @@ def _write(
     episodes: Episodes,
     report: FidelityReport,
 ) -> None:
-    """Measure what only the folder shows, and write it."""
+    """Write the report, measure what only the folder shows, and write that too."""
     from worldgen.evaluation import calibrate, compare_samplers
     from worldgen.evaluation.fidelity_folder import write_fidelity
 
+    # At once, so that it is there if what follows is broken off.
+    write_fidelity(output, report, plots=arguments.plots, overwrite=arguments.overwrite)
     calibration = calibrate(model, episodes, seed=arguments.seed)
     print(calibration)
     samplers = None
@@ -109,6 +111,6 @@ def _write(
         calibration=calibration,
         samplers=samplers,
         plots=arguments.plots,
-        overwrite=arguments.overwrite,
+        overwrite=True,
     )
     print(f"report: {', '.join(file.name for file in files)} in {output}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldgen.cli.arguments import CommonArguments, EpisodesFolder, Flag, refuse_existing
+from worldgen.cli.summaries import describe_fit
 from worldgen.config import require
 from worldgen.data.episodes import Episodes
 from worldgen.errors import CheckpointError
@@ -44,6 +45,15 @@ class Arguments(CommonArguments):
     model: WorldModelConfig = WorldModelConfig()
     """Settings of a new model."""
 
+    @property
+    def checkpoint(self) -> Path:
+        """File of an unfinished fit, beside the output."""
+        return self.output.with_name(f"{self.output.name}.fit")
+
+    def goes_on(self) -> str:
+        """Say how to go on after Ctrl-C, which the tokenizer's part of a fit does not keep."""
+        return f"--resume goes on with {self.checkpoint}" if self.checkpoint.exists() else ""
+
     def prepare(self) -> None:
         """Refuse settings that the model of `start` has already."""
         super().prepare()
@@ -55,7 +65,11 @@ class Arguments(CommonArguments):
 
 def run(arguments: Arguments) -> None:
     """Fit, save, and say how well it went."""
-    checkpoint = _checkpoint(arguments)
+    if arguments.resume and not arguments.checkpoint.exists() and arguments.output.exists():
+        _check_finished(arguments)
+        print(f"finished before, nothing to go on with: {arguments.output}")
+        return
+    _check_files(arguments)
     episodes = Episodes.load(arguments.episodes)
     model = _model(arguments, episodes)
     result = model.fit(
@@ -63,22 +77,31 @@ def run(arguments: Arguments) -> None:
         tokenizer_steps=arguments.tokenizer_steps,
         dynamics_steps=arguments.dynamics_steps,
         log_dir=arguments.log_dir,
-        checkpoint=checkpoint,
+        checkpoint=arguments.checkpoint,
         checkpoint_every=arguments.checkpoint_every,
         devices=arguments.devices,
     )
     model.save(arguments.output, overwrite=arguments.overwrite or arguments.resume)
-    remove_checkpoint(checkpoint)
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
-    print(f"{numbers}: {arguments.output}")
+    remove_checkpoint(arguments.checkpoint)
+    print(f"{describe_fit(result.metrics)}: {arguments.output}")
 
 
-def _checkpoint(arguments: Arguments) -> Path:
-    """Name the file of an unfinished fit beside the output, and say what is to become of it.
+def _check_finished(arguments: Arguments) -> None:
+    """Make sure that the model in the output is the one that is asked for."""
+    found = WorldModel.load(arguments.output, device="cpu")
+    if arguments.start is None and (found.config, found.seed) != (arguments.model, arguments.seed):
+        raise CheckpointError(
+            f"{arguments.output} holds a finished model with other settings, or another seed: "
+            "pass another --output, or --overwrite in place of --resume to begin anew"
+        )
+
+
+def _check_files(arguments: Arguments) -> None:
+    """Make sure, before any work, that nothing is lost, and say where a fit begins.
 
     A fit that goes on may find the model that it wrote just before it was killed.
     """
-    path = arguments.output.with_name(f"{arguments.output.name}.fit")
+    path = arguments.checkpoint
     goes_on = arguments.resume and path.exists()
     refuse_existing(arguments.output, arguments.overwrite or goes_on)
     if arguments.resume and not goes_on:
@@ -90,7 +113,6 @@ def _checkpoint(arguments: Arguments) -> Path:
                 "begins anew"
             )
         remove_checkpoint(path)
-    return path
 
 
 def _model(arguments: Arguments, episodes: Episodes) -> WorldModel:

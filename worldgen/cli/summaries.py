@@ -2,6 +2,7 @@
 
 Functions:
     describe_episodes: counts and returns in one line.
+    describe_fit: how well a fit went, in one line.
     describe_phase: what a phase of training achieved, in one line.
     describe_play: how a policy played, in one line.
     results_rows, results_table: the table at the end of `worldgen train`.
@@ -21,6 +22,7 @@ from worldgen.evaluation.report import percent
 
 __all__ = [
     "describe_episodes",
+    "describe_fit",
     "describe_phase",
     "describe_play",
     "duration",
@@ -41,6 +43,20 @@ def describe_episodes(episodes: Sequence[Episode]) -> str:
         f"{steps:,} environment steps in {len(episodes):,} episodes ({len(finished):,} of them "
         f"finished, with mean return {returns}), {earned:,} rewarding transitions"
     )
+
+
+def describe_fit(metrics: Mapping[str, float]) -> str:
+    """Say how well a fit went; `metrics` are those of a `FitResult`."""
+    shown = (
+        ("frames", "data/frames", ",.0f"),
+        ("kept by the tokenizer", "tokenizer/kept_frames", ".1%"),
+        ("token loss", "dynamics/token_loss", ".4f"),
+        ("reward loss", "dynamics/reward_loss", ".4f"),
+        ("termination loss", "dynamics/termination_loss", ".4f"),
+        ("recall of rewards", "dynamics/rewarding_recall", ".1%"),
+        ("recall of ends", "dynamics/terminating_recall", ".1%"),
+    )
+    return _in_a_line(metrics, shown)
 
 
 def describe_phase(
@@ -65,8 +81,13 @@ def describe_phase(
             ("mean return in the dream", "dream/ep_rew_mean", ".3f"),
         ),
     }.get(phase, ())
+    return f"round {round_index}  {phase:8}{_in_a_line(metrics, shown)}  ({duration(seconds)})"
+
+
+def _in_a_line(metrics: Mapping[str, float], shown: Sequence[tuple[str, str, str]]) -> str:
+    """Write those metrics that are there: labels, names and formats to text."""
     parts = [f"{label} {metrics[name]:{form}}" for label, name, form in shown if name in metrics]
-    return f"round {round_index}  {phase:8}{', '.join(parts)}  ({duration(seconds)})"
+    return ", ".join(parts)
 
 
 def describe_play(played: Mapping[str, Any]) -> str:

@@ -95,6 +95,10 @@ class Arguments(CommonArguments):
         """How to make the environment."""
         return EnvironmentSpec(id=self.env, wrappers=self.wrapper)
 
+    def goes_on(self) -> str:
+        """Say how to go on after Ctrl-C."""
+        return f"--resume goes on with {self.folder}" if self.folder.exists() else ""
+
     @property
     def folder(self) -> Path:
         """Where the run is, or will be."""

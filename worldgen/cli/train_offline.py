@@ -91,6 +91,10 @@ class Arguments(CommonArguments):
         suited = dream_defaults(space, offline=True)
         return type(self)(dream=suited.config, model=suited.model_config)
 
+    def goes_on(self) -> str:
+        """Say how to go on after Ctrl-C."""
+        return f"--resume goes on with {self.folder}" if self.folder.exists() else ""
+
     @property
     def folder(self) -> Path:
         """Where the run is, or will be."""

@@ -30,6 +30,7 @@ from worldgen.evaluation.comparison import leaf_kinds
 from worldgen.evaluation.moments import Truth, draw_episodes
 from worldgen.evaluation.reliability import Reliability, reliability
 from worldgen.evaluation.view_tracker import follow_contexts, tracked_view
+from worldgen.progress import Progress
 from worldgen.spaces import leaves
 from worldgen.surprise import context_windows, first_pass
 
@@ -111,6 +112,7 @@ def calibrate(
     *,
     training: Sequence[Episode] | None = None,
     seed: int = 0,
+    progress: bool = True,
 ) -> CalibrationReport:
     """Compare the network's probabilities with frequencies, one step ahead of real contexts.
 
@@ -120,6 +122,7 @@ def calibrate(
         training: What the simple predictors count; by default one half of the held-out
             episodes, of which the other half is then scored.
         seed: Of the choice of episodes, of which about 4,096 transitions are scored.
+        progress: Show a progress bar.
 
     Raises:
         SpaceError: If the episodes do not fit the model.
@@ -139,7 +142,10 @@ def calibrate(
         scored = [held_out[int(index)] for index in order[1::2]]
     scored = draw_episodes(scored, _MOST_SCORED, generator)
     counted = draw_episodes(counted, _MOST_SCORED, generator)
-    return _Calibration(model, scored).run(counted)
+    calibration = _Calibration(model, scored)
+    count = calibration.num_transitions
+    with Progress("calibrate", count, enabled=progress, unit="transitions") as bar:
+        return calibration.run(counted, bar)
 
 
 class _Gathered:
@@ -183,17 +189,22 @@ class _Calibration:
         self.revealed, self.all, self.tokens = _Gathered(), _Gathered(), _Gathered()
         self.chances: list[np.ndarray] = []
 
-    def run(self, counted: Sequence[Episode]) -> CalibrationReport:
+    @property
+    def num_transitions(self) -> int:
+        return int((self.truth.frame > 0).sum())
+
+    def run(self, counted: Sequence[Episode], bar: Progress) -> CalibrationReport:
         num_codes = int(self.model.tokenizer.token_nvec.max())
         for windows, index in context_windows(self.dataset, num_codes):
             logits = first_pass(self.model.dynamics, windows).token_logits[index >= 0]
             targets = index[index >= 0]
             self._add(logits.float().softmax(-1), targets)
+            bar.update(len(targets))
         groups = {"revealed cells": self.revealed} if self.view else {}
         groups |= {"cells": self.all} if self.cells else {}
         groups |= {"tokens": self.tokens}
         return CalibrationReport(
-            num_transitions=int((self.truth.frame > 0).sum()),
+            num_transitions=self.num_transitions,
             groups={name: gathered.calibration() for name, gathered in groups.items()},
             predictors=self._predictors(counted),
         )

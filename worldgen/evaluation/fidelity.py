@@ -100,7 +100,7 @@ def evaluate(
         num_dreams: Most open-loop dreams of a horizon; a moment has one dream at most.
         sampler: How frames are sampled; the model's own by default.
         seed: Of moments and draws.
-        progress: Show a progress bar.
+        progress: Show progress bars.
 
     Raises:
         ConfigError: If a horizon or `num_dreams` is below 1.
@@ -153,7 +153,7 @@ class Measurement:
             reconstruction = self._reconstruction()
             rewarding, terminating = self._events(index, weights, bar)
             entries = self.open_loop(starts, bar)
-            tokens = self._tokens()
+        tokens = self._tokens(progress)
         return FidelityReport(
             num_episodes=len(self.held_out),
             num_transitions=int((self.truth.frame > 0).sum()),
@@ -228,10 +228,10 @@ class Measurement:
         )
         return loop.run(starts, bar.update)
 
-    def _tokens(self) -> TokenFidelity:
+    def _tokens(self, progress: bool) -> TokenFidelity:
         """Score whole episodes, drawn at random."""
         chosen = draw_episodes(self.held_out, _MOST_SCORED, self.random)
-        found = self.model.surprise(chosen, num_samples=_MASKS, seed=self.seed)
+        found = self.model.surprise(chosen, num_samples=_MASKS, seed=self.seed, progress=progress)
         return TokenFidelity(
             num_transitions=len(found),
             num_tokens=found.num_tokens,

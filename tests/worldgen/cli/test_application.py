@@ -57,6 +57,12 @@ def test_help_loads_no_torch():
         (["zzz"], "the verbs are collect, fit"),
         (["collect"], "ENV"),
         (["collect", "CartPole-v1", "--timesteps", "many"], "Error parsing --timesteps"),
+        (["fit", "e", "--dynamics-steps", "three"], "--dynamics-steps must be None or INT, got"),
+        (["fit", "e", "--dynamics-step", "3"], "did you mean --dynamics-steps? See worldgen fit"),
+        (
+            ["train", "CartPole-v1", "--batch-size", "3"],
+            "did you mean --dream.batch-size or --model.training.batch-size? See",
+        ),
         (["collect", "CartPole-v1", "--timestep", "3"], "Unrecognized options: --timestep"),
         (["collect", "CartPole-v1", "--seed", "-1"], "`seed` must be in [0, 2**31), got -1"),
         (["collect", "CartPole-v1", "--threads", "0"], "`threads` must be at least 1, got 0"),

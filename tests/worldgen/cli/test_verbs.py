@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
 
 import pytest
 from PIL import Image
@@ -33,7 +35,8 @@ def model(command, episodes, small_model, tmp_path_factory):
     log = path.parent / "log"
     ended = command("fit", episodes, "--output", path, "--log-dir", log, *steps, *small_model)
     assert ended.code == 0, ended.err
-    assert "token_loss" in ended.out
+    assert re.match(r"frames 2\d\d, kept by the tokenizer [\d.]+%, token loss \d", ended.out)
+    assert ended.out.endswith(f": {path}\n")
     assert list(log.glob("events.out.tfevents.*"))
     return path
 
@@ -95,6 +98,60 @@ def test_evaluate_prints_a_table_and_writes_a_folder(command, episodes, model, t
     assert again.code == 1
     assert "--overwrite" in again.err
     assert command(*arguments, "--overwrite", "--samplers", "--no-plots").code == 0
+
+
+def test_evaluate_keeps_its_report_when_what_follows_is_broken_off(
+    command, episodes, model, tmp_path, monkeypatch
+):
+    def broken_off(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("worldgen.evaluation.calibrate", broken_off)
+    few = ("--dreams", 4, "--horizons", 1)
+    ended = command("evaluate", model, episodes, *few, "--output", tmp_path / "fidelity")
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == "worldgen: error: interrupted"
+    assert sorted(file.name for file in (tmp_path / "fidelity").iterdir()) == [
+        "drift.png",
+        "report.json",
+    ]
+
+
+def test_ctrl_c_keeps_what_was_fitted(command, episodes, small_model, tmp_path, monkeypatch):
+    steps = ("--tokenizer-steps", 20, "--dynamics-steps", 12)
+    undisturbed, output = tmp_path / "undisturbed", tmp_path / "model"
+    assert command("fit", episodes, "--output", undisturbed, *steps, *small_model).code == 0
+    fit = ("fit", episodes, "--output", output, *steps, *small_model)
+    original = DynamicsTrainer.step
+
+    def pressed(trainer):
+        if trainer.gradient_step == 7:
+            signal.raise_signal(signal.SIGINT)
+        return original(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DynamicsTrainer, "step", pressed)
+        ended = command(*fit)
+    assert ended.code == 1
+    last = ended.err.splitlines()[-1]
+    assert last == f"worldgen: error: interrupted; --resume goes on with {output}.fit"
+    ended = command(*fit, "--resume")
+    assert ended.code == 0
+    assert "dynamics: 12 of 12" in ended.err
+    for name in ("tokenizer.safetensors", "dynamics.safetensors"):
+        assert (output / name).read_bytes() == (undisturbed / name).read_bytes()
+
+
+def test_a_finished_fit_has_nothing_to_go_on_with(command, episodes, model, small_model):
+    before = (model / "dynamics.safetensors").read_bytes()
+    fit = ("fit", episodes, "--output", model, "--resume")
+    ended = command(*fit, *small_model)
+    assert ended.code == 0, ended.err
+    assert ended.out == f"finished before, nothing to go on with: {model}\n"
+    ended = command(*fit)
+    assert ended.code == 1
+    assert "holds a finished model with other settings" in ended.err
+    assert (model / "dynamics.safetensors").read_bytes() == before
 
 
 def test_dream_films_given_episodes(command, episodes, model, tmp_path):

@@ -94,7 +94,7 @@ class CountingModel:
     def imagination(self, num_rows, *, sampler=None, seed=0):
         return _Counting(self)
 
-    def surprise(self, episodes, *, num_samples=4, seed=0):
+    def surprise(self, episodes, *, num_samples=4, seed=0, progress=False):
         count = sum(map(len, episodes))
         nats = np.full(count, 0.5, np.float32)
         return Surprise(nats, nats / 2, 0 * nats, 0 * nats, 1)
