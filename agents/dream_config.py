@@ -70,6 +70,9 @@ class DreamConfig(Config):
     """Passes over each rollout."""
     learning_rate: float = 5e-4
     """Of the policy; the optimizer's state is kept from round to round."""
+    logit_shrink: float = 0.3
+    """What the policy's logits are multiplied by before each dream but the first, so that it tries
+    again what it gave up; 1 leaves them. Continuous actions have none."""
     gamma: float = 0.98
     """Discount."""
     gae_lambda: float = 0.95
@@ -102,7 +105,7 @@ class DreamConfig(Config):
         )
         for name in amounts:
             require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
-        for name in ("gamma", "gae_lambda", "least_right"):
+        for name in ("gamma", "gae_lambda", "least_right", "logit_shrink"):
             require(0 <= getattr(self, name) <= 1, name, "be in [0, 1]", getattr(self, name))
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
             require(getattr(self, name) > 0, name, "be over 0", getattr(self, name))

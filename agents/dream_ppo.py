@@ -26,7 +26,7 @@ from worldgen.agents.callbacks import phase_callbacks
 from worldgen.agents.configured import configured
 from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
 from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults, observation_space_of
-from worldgen.agents.dream_training import DreamProgress, train_in_dream
+from worldgen.agents.dream_training import DreamProgress, shrink_logits, train_in_dream
 from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor
 from worldgen.agents.remembering_ppo import RememberingPPO, policy_with_memory
@@ -330,6 +330,8 @@ class DreamPPO(RememberingPPO):
             memory=self.config.memory,
             seed=derived_seed(self._entropy, "dream", self.round),
         )
+        if not first:
+            shrink_logits(self.policy, self.config.logit_shrink)
         with self._progress("dream", timesteps) as bar:
             self.imagined_timesteps, metrics = train_in_dream(
                 self,

@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     train_in_dream: improve an agent's policy in a dream.
+    shrink_logits: let a policy try again what it gave up.
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.distributions import (
+    DiagGaussianDistribution,
+    StateDependentNoiseDistribution,
+)
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import safe_mean
@@ -21,7 +27,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from worldgen.progress import Progress
 
-__all__ = ["DreamProgress", "train_in_dream"]
+__all__ = ["DreamProgress", "shrink_logits", "train_in_dream"]
 
 _EPISODES_IN_MEANS = 500
 
@@ -82,6 +88,24 @@ def train_in_dream(
             metrics["dream/ep_bonus_mean"] = float(safe_mean([info["bonus"] for info in recent]))
     metrics["dream/imagined_timesteps"] = float(learner.num_timesteps)
     return learner.num_timesteps, metrics
+
+
+def shrink_logits(policy: ActorCriticPolicy, factor: float) -> None:
+    """Multiply the logits of a policy that chooses: what it had given up becomes likelier again.
+
+    Policy gradients hardly see an action once it has become unlikely. In a dream, trying it again
+    costs nothing real. (Shrinking before new data comes: Ash and Adams 2020,
+    https://arxiv.org/abs/1910.08475.) A policy of continuous actions is left as it is.
+
+    Args:
+        policy: Whose last layer is changed.
+        factor: In [0, 1].
+    """
+    if isinstance(policy.action_dist, DiagGaussianDistribution | StateDependentNoiseDistribution):
+        return
+    with torch.no_grad():
+        for parameter in policy.action_net.parameters():
+            parameter.mul_(factor)
 
 
 def _learner(agent: PPO, dream: VecEnv) -> PPO:

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"worldgen.acting", "worldgen.errors", "worldgen.memory", "worldgen.version"}),
+    frozenset(
+        {
+            "worldgen.acting",
+            "worldgen.errors",
+            "worldgen.interrupts",
+            "worldgen.memory",
+            "worldgen.version",
+        }
+    ),
     frozenset(
         {
             "worldgen.config",
