@@ -71,8 +71,10 @@ class DreamConfig(Config):
     learning_rate: float = 5e-4
     """Of the policy; the optimizer's state is kept from round to round."""
     logit_shrink: float = 0.3
-    """What the policy's logits are multiplied by before each dream but the first, so that it tries
+    """What the policy's logits are multiplied by when it no longer gets better, so that it tries
     again what it gave up; 1 leaves them. Continuous actions have none."""
+    patience: int = 3
+    """Rounds without a better mean return in the real environment after which that is done."""
     gamma: float = 0.98
     """Discount."""
     gae_lambda: float = 0.95
@@ -90,7 +92,14 @@ class DreamConfig(Config):
     def __post_init__(self) -> None:
         """Check the ranges."""
         require(self.n_steps >= 2, "n_steps", "be at least 2", self.n_steps)
-        for name in ("steps_per_round", "dream_envs", "horizon", "shortest_horizon", "n_epochs"):
+        for name in (
+            "steps_per_round",
+            "dream_envs",
+            "horizon",
+            "shortest_horizon",
+            "n_epochs",
+            "patience",
+        ):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         amounts = (
             "initial_steps",

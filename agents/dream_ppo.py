@@ -26,7 +26,7 @@ from worldgen.agents.callbacks import phase_callbacks
 from worldgen.agents.configured import configured
 from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
 from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults, observation_space_of
-from worldgen.agents.dream_training import DreamProgress, shrink_logits, train_in_dream
+from worldgen.agents.dream_training import DreamProgress, is_stuck, shrink_logits, train_in_dream
 from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor
 from worldgen.agents.remembering_ppo import RememberingPPO, policy_with_memory
@@ -135,6 +135,8 @@ class DreamPPO(RememberingPPO):
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self.round_metrics: dict[str, float] = {}
         self.dream_horizon = self.config.horizon
+        self._round_returns: list[float] = []
+        self._tried_again = 0
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
         self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -330,7 +332,7 @@ class DreamPPO(RememberingPPO):
             memory=self.config.memory,
             seed=derived_seed(self._entropy, "dream", self.round),
         )
-        if not first:
+        if self._is_stuck():
             shrink_logits(self.policy, self.config.logit_shrink)
         with self._progress("dream", timesteps) as bar:
             self.imagined_timesteps, metrics = train_in_dream(
@@ -342,6 +344,22 @@ class DreamPPO(RememberingPPO):
             )
         self._record(metrics)
         return metrics
+
+    def _is_stuck(self) -> bool:
+        """Note what the round's real episodes brought; say whether the policy is to try again.
+
+        Episodes that the collection cut count with what they had. As long as no round has brought
+        more than the random one, the policy has given nothing up.
+        """
+        if not self._round_timesteps:
+            return False
+        newest = self.episodes.since(self.episodes.num_steps - self._round_timesteps)
+        self._round_returns.append(float(np.mean([episode.total_reward for episode in newest])))
+        stuck = is_stuck(self._round_returns, self._tried_again, self.config.patience)
+        if stuck:
+            self._tried_again = len(self._round_returns)
+        self._record({"rollout/round_return": self._round_returns[-1], "dream/tries_again": stuck})
+        return stuck
 
     def _record(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

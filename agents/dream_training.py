@@ -5,12 +5,14 @@ Classes:
 
 Functions:
     train_in_dream: improve an agent's policy in a dream.
+    is_stuck: whether a policy no longer gets better.
     shrink_logits: let a policy try again what it gave up.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from worldgen.progress import Progress
 
-__all__ = ["DreamProgress", "shrink_logits", "train_in_dream"]
+__all__ = ["DreamProgress", "is_stuck", "shrink_logits", "train_in_dream"]
 
 _EPISODES_IN_MEANS = 500
 
@@ -88,6 +90,25 @@ def train_in_dream(
             metrics["dream/ep_bonus_mean"] = float(safe_mean([info["bonus"] for info in recent]))
     metrics["dream/imagined_timesteps"] = float(learner.num_timesteps)
     return learner.num_timesteps, metrics
+
+
+def is_stuck(returns: Sequence[float], begin: int, patience: int) -> bool:
+    """Say whether the last rounds brought no more than those before.
+
+    >>> is_stuck([0.0, 0.1, 0.4, 0.3, 0.4, 0.2], begin=0, patience=3)
+    True
+    >>> is_stuck([0.0, 0.0, 0.0, 0.0, 0.0], begin=0, patience=3)  # there is nothing to go on from
+    False
+
+    Args:
+        returns: Mean return of each round, the first of which acted at random.
+        begin: Rounds that do not count, since the policy was changed behind them.
+        patience: How many rounds may bring no more.
+    """
+    rounds = returns[begin:]
+    if len(rounds) <= patience or max(returns) <= returns[0]:
+        return False
+    return max(rounds[-patience:]) <= max(rounds[:-patience])
 
 
 def shrink_logits(policy: ActorCriticPolicy, factor: float) -> None:

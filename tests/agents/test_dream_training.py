@@ -10,7 +10,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from tests.agents.small_agents import GRID, make_agent
 from worldgen.agents import dream_ppo
-from worldgen.agents.dream_training import shrink_logits
+from worldgen.agents.dream_training import is_stuck, shrink_logits
 
 SEEN = spaces.Box(-1.0, 1.0, (3,))
 OBSERVATIONS = torch.tensor([[0.5, -1.0, 0.2], [1.0, 0.0, -0.3]])
@@ -52,15 +52,48 @@ def test_actions_that_are_chosen_are_tried_again_and_others_left(actions, change
     assert all(same) != changes
 
 
-@pytest.mark.parametrize("factor", [0.3, 1.0])
-def test_each_dream_but_the_first_begins_so(monkeypatch, factor):
+@pytest.mark.parametrize(
+    ("returns", "begin", "stuck"),
+    [
+        ([0.0, 0.1, 0.4, 0.3, 0.4, 0.2], 0, True),
+        ([0.0, 0.1, 0.4, 0.3, 0.4], 0, False),  # two rounds only
+        ([0.0, 0.1, 0.4, 0.3, 0.2, 0.5], 0, False),
+        ([0.0, 0.1, 0.4, 0.3, 0.4, 0.2, 0.1], 6, False),  # it has just tried again
+        ([0.0, 0.1, 0.4, 0.3, 0.4, 0.2, 0.1, 0.0, 0.1, 0.1], 6, True),
+        ([-5.0, -5.0, -5.0, -5.0, -5.0], 0, False),  # nothing was ever learned
+        ([-5.0, -4.0, -4.5, -4.2, -4.0], 0, True),
+    ],
+)
+def test_it_is_stuck_when_rounds_bring_no_more(returns, begin, stuck):
+    assert is_stuck(returns, begin, patience=3) == stuck
+
+
+def test_an_agent_that_is_stuck_tries_again(monkeypatch, tmp_path):
+    shrunk = []
+    monkeypatch.setattr(dream_ppo, "shrink_logits", lambda _, factor: shrunk.append(agent.round))
+    paid = iter([0.0, 1.0, 0.9, 0.8, 1.0, 0.5, 0.5, 0.5])
+    agent = make_agent(GRID, logit_shrink=0.4, patience=2)
     seen = []
 
-    def listening(policy, given):
-        seen.append((agent.round, agent.phase, given))
+    def noted(*_):
+        agent._round_returns[-1] = next(paid)
+        seen.append(len(agent._round_returns))
+        return is_stuck(*_)
 
-    monkeypatch.setattr(dream_ppo, "shrink_logits", listening)
-    agent = make_agent(GRID, logit_shrink=factor)
-    agent.learn(64 + 32 + 32)
-    assert seen == [(1, "dream", factor), (2, "dream", factor)]
-    assert np.isfinite(agent.policy.action_net.bias.detach().numpy()).all()
+    with monkeypatch.context() as patch:
+        patch.setattr(dream_ppo, "is_stuck", lambda r, b, p: noted(r, b, p))
+        agent.learn(64 + 7 * 32)
+    assert shrunk == [3, 6]
+    agent.save(tmp_path / "agent.zip")
+    loaded = type(agent).load(tmp_path / "agent.zip", device="cpu")
+    assert loaded._round_returns == agent._round_returns
+    assert loaded._tried_again == agent._tried_again == 7
+
+
+def test_a_rounds_return_is_that_of_its_episodes():
+    agent = make_agent(GRID).learn(64 + 32)
+    episodes = list(agent.episodes)
+    counts = np.cumsum([len(episode) for episode in episodes])
+    first = [e.total_reward for e, count in zip(episodes, counts, strict=True) if count <= 64]
+    later = [e.total_reward for e, count in zip(episodes, counts, strict=True) if count > 64]
+    assert agent._round_returns == pytest.approx([np.mean(first), np.mean(later)])

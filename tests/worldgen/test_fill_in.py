@@ -227,6 +227,7 @@ def test_every_kind_of_world_is_filled_in(world: Any) -> None:
     )
     dream = model.fill_in(context, goal, horizon=3, num_candidates=2, guidance=3.0)
     assert dream.reached_after.shape == (2,)
+    assert repr(dream) == "<AimedRollout of 2 dreams of 3 environment steps>"
     space = model.action_space
     assert dream.actions.dtype == space.dtype
     assert all(space.contains(action) for row in dream.actions for action in row)
