@@ -73,7 +73,7 @@ class DreamConfig(Config):
     logit_shrink: float = 0.3
     """What the policy's logits are multiplied by when it no longer gets better, so that it tries
     again what it gave up; 1 leaves them. Continuous actions have none."""
-    patience: int = 3
+    patience: int = 2
     """Rounds without a better mean return in the real environment after which that is done."""
     gamma: float = 0.98
     """Discount."""
