@@ -42,9 +42,9 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
 
     Vectors of real numbers are dreamt by `replay_model_config`, further ahead and from one row, so
     that a round sees how a long episode ends, and without a bonus for novelty: where rewards come
-    with every step, it is in the way; where they never come, as on MountainCar, set it. Their policy
-    does not try again what it gave up (`logit_shrink`), since the mean of a round's few long
-    episodes says little about whether it is stuck. Everything else has the defaults of the configs.
+    with every step, it is in the way; where they never come, as on MountainCar, set it. Such a
+    policy does not try again what it gave up (`logit_shrink`): the mean of a round's few long
+    episodes says little about whether it is stuck. All else has the defaults of the configs.
 
     >>> dream_defaults(spaces.Box(-1.0, 1.0, (4,))).n_envs
     1
