@@ -332,7 +332,8 @@ class DreamPPO(RememberingPPO):
             memory=self.config.memory,
             seed=derived_seed(self._entropy, "dream", self.round),
         )
-        if self._is_stuck():
+        stuck = self._is_stuck()
+        if stuck:
             shrink_logits(self.policy, self.config.logit_shrink)
         with self._progress("dream", timesteps) as bar:
             self.imagined_timesteps, metrics = train_in_dream(
@@ -342,6 +343,7 @@ class DreamPPO(RememberingPPO):
                 imagined_timesteps=self.imagined_timesteps,
                 callback=DreamProgress(bar),
             )
+        metrics["dream/tries_again"] = float(stuck)
         self._record(metrics)
         return metrics
 
@@ -358,7 +360,7 @@ class DreamPPO(RememberingPPO):
         stuck = is_stuck(self._round_returns, self._tried_again, self.config.patience)
         if stuck:
             self._tried_again = len(self._round_returns)
-        self._record({"rollout/round_return": self._round_returns[-1], "dream/tries_again": stuck})
+        self._record({"rollout/round_return": self._round_returns[-1]})
         return stuck
 
     def _record(self, metrics: Mapping[str, float]) -> None:
