@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import TrainingError
 from worldgen.event_recall import NUM_COUNTS, count_events, recall
 from worldgen.hindsight import AimedWindows, action_loss, draw_aims
-from worldgen.seeding import derived_seed, seeded_torch
+from worldgen.seeding import derived_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -93,7 +92,6 @@ class DynamicsTrainer:
         # With draws and a norm of its own, what is learned of actions changes no other weight.
         self._aim_generator = torch.Generator(generator.device)
         self._aim_generator.manual_seed(derived_seed(generator.initial_seed(), "aims"))
-        self._dropout_seed = derived_seed(generator.initial_seed(), "dropout")
         self._average = [p.detach().clone() for p in self._parameters]
         self._optimizers = make_optimizers(dynamics, config)
         self._recent: deque[Tensor] = deque(maxlen=max(1, gradient_steps // 10))
@@ -119,8 +117,7 @@ class DynamicsTrainer:
         batch = self._draw()
         if self.gradient_step % RECALL_STEPS == 0:
             self.forget_events()
-        with self._dropout_draws():
-            loss = self._loss(batch)
+        loss = self._loss(batch)
         self._set_priority(batch.windows, self._gathered(loss.transitions), batch.unseen)
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -139,13 +136,6 @@ class DynamicsTrainer:
         self._follow()
         self._recent.append(parts)
         return dict(zip(self.loss_names, parts, strict=True))
-
-    def _dropout_draws(self) -> AbstractContextManager[None]:
-        """Let dropout, which draws from torch's own generators, depend on the gradient step."""
-        if not self.dynamics.config.transformer.dropout:
-            return nullcontext()
-        rank = 0 if self._fabric is None else self._fabric.global_rank
-        return seeded_torch(derived_seed(self._dropout_seed, self.gradient_step, rank))
 
     @property
     def loss_names(self) -> tuple[str, ...]:
@@ -363,7 +353,6 @@ class DynamicsTrainer:
             "events": self._events,
             "priority": self.dataset.priority,
             "generator": self.generator.get_state(),
-            "dropout_seed": self._dropout_seed,
         }
         if self._proposer:
             state["aim_generator"] = self._aim_generator.get_state()
@@ -382,7 +371,6 @@ class DynamicsTrainer:
         self.dataset.priority.copy_(state["priority"])
         self._events.copy_(state["events"])
         self.generator.set_state(state["generator"].cpu())
-        self._dropout_seed = int(state["dropout_seed"])
         if self._proposer:
             self._aim_generator.set_state(state["aim_generator"].cpu())
         self._unchecked.clear()

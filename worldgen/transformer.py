@@ -60,9 +60,6 @@ class TransformerConfig(Config):
     """Attention heads; the width of one must be even, for the rotation."""
     expansion: int = 4
     """Width of the hidden layer of a block's perceptron, in units of D."""
-    dropout: float = 0.0
-    """Share of what a layer adds, and of its perceptron's hidden layer, that is left out in
-    training, so that few episodes are not learned by heart."""
     path_integration: bool = False
     """Whether each frame, with the action taken in it, also turns the keys and queries of the
     frames after it, by angles that are learned: what lay somewhere when it was last seen is found
@@ -79,7 +76,6 @@ class TransformerConfig(Config):
             f"be a multiple of 2 * heads = {2 * self.heads}",
             self.width,
         )
-        require(0 <= self.dropout < 1, "dropout", "be in [0, 1)", self.dropout)
 
 
 def visible_past(episode: Tensor, context: int) -> Tensor:
@@ -320,7 +316,6 @@ class Block(nn.Module):
         super().__init__()
         width = config.width
         self.heads = config.heads
-        self.dropout = nn.Dropout(config.dropout)
         self.attention_norm = nn.LayerNorm(width)
         self.project_in = nn.Linear(width, 3 * width)
         self.project_out = nn.Linear(width, width)
@@ -402,11 +397,11 @@ class Block(nn.Module):
         """Attend, then the perceptron, each added to the residual stream."""
         attended = attend(queries, keys, values, mask)
         attended = attended.transpose(1, 2).reshape(hidden.shape)
-        hidden = hidden + gate(self.dropout(self.project_out(attended)), modulation, 0)
+        hidden = hidden + gate(self.project_out(attended), modulation, 0)
         normed = modulate(self.perceptron_norm(hidden), modulation, 1)
         # Not GELU's tanh form, which is six times slower on a CPU in bfloat16.
-        widened = self.dropout(functional.gelu(self.widen(normed)))
-        result: Tensor = hidden + gate(self.dropout(self.narrow(widened)), modulation, 1)
+        widened = functional.gelu(self.widen(normed))
+        result: Tensor = hidden + gate(self.narrow(widened), modulation, 1)
         return result
 
 
