@@ -135,8 +135,8 @@ class DreamPPO(RememberingPPO):
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self.round_metrics: dict[str, float] = {}
         self.dream_horizon = self.config.horizon
-        self._round_returns: list[float] = []
-        self._tried_again = 0
+        self._forget_returns()
+        self._noted_round = -1
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
         self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -215,6 +215,7 @@ class DreamPPO(RememberingPPO):
             rule = f"be at least {self.n_envs}, the environment's rows"
             require(total_timesteps >= self.n_envs, "total_timesteps", rule, total_timesteps)
             self.imagined_timesteps = 0
+            self._forget_returns()
         elif self._last_obs is None:  # loaded: not the seeds of the beginning again
             self._seed_rows(env)
         total_timesteps, callback = self._setup_learn(
@@ -332,9 +333,7 @@ class DreamPPO(RememberingPPO):
             memory=self.config.memory,
             seed=derived_seed(self._entropy, "dream", self.round),
         )
-        stuck = self._is_stuck()
-        if stuck:
-            shrink_logits(self.policy, self.config.logit_shrink)
+        tries_again = self._tries_again()
         with self._progress("dream", timesteps) as bar:
             self.imagined_timesteps, metrics = train_in_dream(
                 self,
@@ -343,25 +342,40 @@ class DreamPPO(RememberingPPO):
                 imagined_timesteps=self.imagined_timesteps,
                 callback=DreamProgress(bar),
             )
-        metrics["dream/tries_again"] = float(stuck)
+        metrics["dream/tries_again"] = float(tries_again)
         self._record(metrics)
         return metrics
 
-    def _is_stuck(self) -> bool:
-        """Note what the round's real episodes brought; say whether the policy is to try again.
+    def _tries_again(self) -> bool:
+        """Note what the round's real episodes brought; shrink the logits of a policy that is stuck.
 
         Episodes that the collection cut count with what they had. As long as no round has brought
-        more than the random one, the policy has given nothing up.
+        more than the random one, the policy has given nothing up; and behind the last collection
+        there is no round that would tell whether it was worth it.
         """
-        if not self._round_timesteps:
-            return False
+        if not self._round_timesteps or self._noted_round == self.round:
+            return False  # no collection, or a dream that was broken off and is made again
+        self._noted_round = self.round
         newest = self.episodes.since(self.episodes.num_steps - self._round_timesteps)
-        self._round_returns.append(float(np.mean([episode.total_reward for episode in newest])))
-        stuck = is_stuck(self._round_returns, self._tried_again, self.config.patience)
-        if stuck:
-            self._tried_again = len(self._round_returns)
-        self._record({"rollout/round_return": self._round_returns[-1]})
-        return stuck
+        brought = float(np.mean([episode.total_reward for episode in newest]))
+        self._record({"rollout/round_return": brought})
+        if self.round == 0:
+            self._random_return = brought
+            return False
+        self._round_returns.append(brought)
+        is_last = self._total_timesteps - self.num_timesteps < self.n_envs
+        if is_last or max(self._round_returns) <= self._random_return:
+            return False
+        if not is_stuck(self._round_returns[self._tried_after :], self.config.patience):
+            return False
+        self._tried_after = len(self._round_returns)
+        return shrink_logits(self.policy, self.config.logit_shrink)
+
+    def _forget_returns(self) -> None:
+        """Begin to watch whether the policy gets better."""
+        self._round_returns: list[float] = []  # of those rounds in which the policy acted
+        self._tried_after = 0
+        self._random_return = -np.inf
 
     def _record(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

@@ -26,6 +26,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
 
 from worldgen.progress import Progress
 
@@ -92,41 +93,42 @@ def train_in_dream(
     return learner.num_timesteps, metrics
 
 
-def is_stuck(returns: Sequence[float], begin: int, patience: int) -> bool:
+def is_stuck(returns: Sequence[float], patience: int) -> bool:
     """Say whether the last rounds brought no more than those before.
 
-    >>> is_stuck([0.0, 0.1, 0.4, 0.3, 0.4, 0.2], begin=0, patience=3)
-    True
-    >>> is_stuck([0.0, 0.0, 0.0, 0.0, 0.0], begin=0, patience=3)  # there is nothing to go on from
-    False
+    >>> is_stuck([0.1, 0.4, 0.3, 0.4], patience=2), is_stuck([0.1, 0.4, 0.3, 0.5], patience=2)
+    (True, False)
 
     Args:
-        returns: Mean return of each round, the first of which acted at random.
-        begin: Rounds that do not count, since the policy was changed behind them.
+        returns: Mean return of each round.
         patience: How many rounds may bring no more.
     """
-    rounds = returns[begin:]
-    if len(rounds) <= patience or max(returns) <= returns[0]:
-        return False
-    return max(rounds[-patience:]) <= max(rounds[:-patience])
+    return len(returns) > patience and max(returns[-patience:]) <= max(returns[:-patience])
 
 
-def shrink_logits(policy: ActorCriticPolicy, factor: float) -> None:
+def shrink_logits(policy: ActorCriticPolicy, factor: float) -> bool:
     """Multiply the logits of a policy that chooses: what it had given up becomes likelier again.
 
     Policy gradients hardly see an action once it has become unlikely. In a dream, trying it again
     costs nothing real. (Shrinking before new data comes: Ash and Adams 2020,
-    https://arxiv.org/abs/1910.08475.) A policy of continuous actions is left as it is.
+    https://arxiv.org/abs/1910.08475.) A policy of continuous actions is left as it is, and so is
+    one whose logits do not come from a linear layer `action_net`, as SB3's do.
 
     Args:
         policy: Whose last layer is changed.
         factor: In [0, 1].
+
+    Returns:
+        Whether anything was changed.
     """
-    if isinstance(policy.action_dist, DiagGaussianDistribution | StateDependentNoiseDistribution):
-        return
+    layer, made = getattr(policy, "action_net", None), getattr(policy, "action_dist", None)
+    continuous = isinstance(made, DiagGaussianDistribution | StateDependentNoiseDistribution)
+    if factor == 1 or continuous or not isinstance(layer, nn.Linear):
+        return False
     with torch.no_grad():
-        for parameter in policy.action_net.parameters():
+        for parameter in layer.parameters():
             parameter.mul_(factor)
+    return True
 
 
 def _learner(agent: PPO, dream: VecEnv) -> PPO:

@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     fit_world_model: the work behind `WorldModel.fit`.
+    fit_identity: what tells a fit from others.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from worldgen.tokenizer.patch_autoencoder import PatchAutoencoder
 if TYPE_CHECKING:
     from worldgen.world_model import WorldModel
 
-__all__ = ["FitResult", "fit_world_model"]
+__all__ = ["FitResult", "fit_identity", "fit_world_model"]
 
 _REFIT_BELOW = 0.995
 _CHECKED_FRAMES = 4096
@@ -130,6 +131,30 @@ def _introduce(model: WorldModel, dataset: TokenDataset) -> None:
     model.dynamics.two_hot.restrict(dataset.rewards)
 
 
+def fit_identity(
+    model: WorldModel,
+    episodes: Sequence[Episode],
+    gradient_steps: tuple[int, int],
+    devices: int = 1,
+) -> dict[str, Any]:
+    """Give all that decides about a fit that is to come, as JSON values.
+
+    Args:
+        model: Before the fit.
+        episodes: What it is to learn from.
+        gradient_steps: Of the tokenizer and of the dynamics.
+        devices: Processes that are to train the dynamics.
+    """
+    return {
+        "settings": model.config.to_dict(),
+        "seed": model.seed,
+        "number of earlier fits": model.num_fits,
+        "gradient steps": list(gradient_steps),
+        "episodes": fingerprint(episodes),
+        "devices": devices,
+    }
+
+
 def _checkpoint(
     model: WorldModel,
     episodes: Sequence[Episode],
@@ -140,15 +165,7 @@ def _checkpoint(
     """Make the file that belongs to this fit and to no other."""
     if path is None:
         return None
-    identity = {
-        "settings": model.config.to_dict(),
-        "seed": model.seed,
-        "number of earlier fits": model.num_fits,
-        "gradient steps": list(gradient_steps),
-        "episodes": fingerprint(episodes),
-        "devices": devices,
-    }
-    return FitCheckpoint(path, identity)
+    return FitCheckpoint(path, fit_identity(model, episodes, gradient_steps, devices))
 
 
 def _fit_tokenizer(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from tests.agents.small_agents import GRID, make_agent
-from worldgen.agents import dream_ppo
+from tests.agents.small_agents import GRID, VECTOR, make_agent, some_episodes
+from worldgen.agents import DreamPPO, dream_ppo
 from worldgen.agents.dream_training import is_stuck, shrink_logits
 
 SEEN = spaces.Box(-1.0, 1.0, (3,))
@@ -52,48 +54,145 @@ def test_actions_that_are_chosen_are_tried_again_and_others_left(actions, change
     assert all(same) != changes
 
 
+def test_other_heads_are_left_alone():
+    policy = made(spaces.Discrete(3))
+    assert not shrink_logits(policy, 1.0)
+    policy.action_net = torch.nn.Sequential(policy.action_net, torch.nn.ReLU())
+    before = [parameter.clone() for parameter in policy.parameters()]
+    assert not shrink_logits(policy, 0.5)
+    del policy.action_net
+    assert not shrink_logits(policy, 0.5)
+    assert len(before) > len(list(policy.parameters()))
+
+
 @pytest.mark.parametrize(
-    ("returns", "begin", "stuck"),
+    ("returns", "stuck"),
     [
-        ([0.0, 0.1, 0.4, 0.3, 0.4, 0.2], 0, True),
-        ([0.0, 0.1, 0.4, 0.3, 0.4], 0, False),  # two rounds only
-        ([0.0, 0.1, 0.4, 0.3, 0.2, 0.5], 0, False),
-        ([0.0, 0.1, 0.4, 0.3, 0.4, 0.2, 0.1], 6, False),  # it has just tried again
-        ([0.0, 0.1, 0.4, 0.3, 0.4, 0.2, 0.1, 0.0, 0.1, 0.1], 6, True),
-        ([-5.0, -5.0, -5.0, -5.0, -5.0], 0, False),  # nothing was ever learned
-        ([-5.0, -4.0, -4.5, -4.2, -4.0], 0, True),
+        ([0.1, 0.4, 0.3, 0.4, 0.2], True),
+        ([0.1, 0.4, 0.3, 0.4], False),  # two rounds only
+        ([0.1, 0.4, 0.3, 0.2, 0.5], False),
+        ([0.4, 0.3, 0.2], False),
+        ([-4.0, -4.5, -4.2, -4.0], True),
     ],
 )
-def test_it_is_stuck_when_rounds_bring_no_more(returns, begin, stuck):
-    assert is_stuck(returns, begin, patience=3) == stuck
+def test_it_is_stuck_when_rounds_bring_no_more(returns, stuck):
+    assert is_stuck(returns, patience=3) == stuck
 
 
-def test_an_agent_that_is_stuck_tries_again(monkeypatch, tmp_path):
-    shrunk = []
-    monkeypatch.setattr(dream_ppo, "shrink_logits", lambda _, factor: shrunk.append(agent.round))
-    paid = iter([0.0, 1.0, 0.9, 0.8, 1.0, 0.5, 0.5, 0.5])
-    agent = make_agent(GRID, logit_shrink=0.4, patience=2)
-    seen = []
+class Paid(DreamPPO):
+    """An agent whose rounds bring what a test says."""
 
-    def noted(*_):
-        agent._round_returns[-1] = next(paid)
-        seen.append(len(agent._round_returns))
-        return is_stuck(*_)
+    script: ClassVar[list[float]] = []
 
-    with monkeypatch.context() as patch:
-        patch.setattr(dream_ppo, "is_stuck", lambda r, b, p: noted(r, b, p))
-        agent.learn(64 + 7 * 32)
-    assert shrunk == [3, 6]
-    agent.save(tmp_path / "agent.zip")
-    loaded = type(agent).load(tmp_path / "agent.zip", device="cpu")
-    assert loaded._round_returns == agent._round_returns
-    assert loaded._tried_again == agent._tried_again == 7
+    def _tries_again(self) -> bool:
+        round_index = len(self._round_returns) + (self._random_return > -np.inf)
+        paid = self.script[round_index]
+        real, self._episodes = self.episodes, Fixed(paid)
+        try:
+            return super()._tries_again()
+        finally:
+            self._episodes = real
 
 
-def test_a_rounds_return_is_that_of_its_episodes():
-    agent = make_agent(GRID).learn(64 + 32)
+class Fixed:
+    num_steps = 0
+
+    def __init__(self, paid: float) -> None:
+        self.total_reward = paid
+
+    def since(self, _: int) -> list[Fixed]:
+        return [self, self]
+
+
+def rounds_that_tried_again(monkeypatch, script: list[float], agent: DreamPPO, learn) -> list[int]:
+    tried = []
+
+    def listening(policy, factor):
+        assert (policy, factor) == (agent.policy, 0.4)
+        tried.append(agent.round)
+        return True
+
+    monkeypatch.setattr(dream_ppo, "shrink_logits", listening)
+    monkeypatch.setattr(Paid, "script", script)
+    learn(agent)
+    return tried
+
+
+def paid_agent(**arguments) -> DreamPPO:
+    agent = make_agent(GRID, logit_shrink=0.4, patience=2, **arguments)
+    agent.__class__ = Paid
+    return agent
+
+
+@pytest.mark.parametrize(
+    ("script", "tried"),
+    [
+        ([0.0, 1.0, 0.9, 0.8, 1.0, 0.5, 0.5, 0.5, 0.5], [3, 6]),
+        ([0.0, 1.0, 0.9, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6], []),
+        ([0.2, 0.0, 0.0, 0.1, 0.2, 0.0, 0.0, 0.0, 0.0], []),  # never better than at random
+        ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 5.0], []),  # only behind the last collection
+    ],
+)
+def test_an_agent_that_is_stuck_tries_again(monkeypatch, script, tried):
+    def learn(agent):
+        agent.learn(64 + 8 * 32)
+
+    assert rounds_that_tried_again(monkeypatch, script, paid_agent(), learn) == tried
+
+
+def test_a_trained_agent_that_is_stuck_from_the_beginning_tries_again(monkeypatch):
+    agent = paid_agent(episodes=some_episodes(GRID), initial_steps=0)
+
+    def learn(agent):
+        agent.learn(5 * 32)
+
+    assert rounds_that_tried_again(monkeypatch, [0.7] * 5, agent, learn) == [3]
+
+
+def test_another_learning_begins_to_watch_anew(monkeypatch):
+    def learn(agent):
+        agent.learn(64 + 2 * 32)
+        agent.learn(3 * 32)
+
+    agent = paid_agent()
+    assert rounds_that_tried_again(monkeypatch, [0.0, 1.0, 0.9, 0.8], agent, learn) == []
+    assert len(agent._round_returns) == 3
+
+
+def test_a_dream_that_is_made_again_counts_its_round_once(monkeypatch):
+    agent = paid_agent()
+    dreams = []
+
+    def breaking(*arguments, **options):
+        dreams.append(agent.round)
+        if len(dreams) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    real = dream_ppo.train_in_dream
+    monkeypatch.setattr(dream_ppo, "train_in_dream", breaking)
+
+    def learn(agent):
+        with pytest.raises(KeyboardInterrupt):
+            agent.learn(64 + 4 * 32)
+        agent.learn(2 * 32, reset_num_timesteps=False)
+
+    rounds_that_tried_again(monkeypatch, [0.0, 0.5, 0.4, 0.6, 0.7, 0.8], agent, learn)
+    assert dreams == [0, 1, 2, 2, 3, 4]
+    assert agent._round_returns == [0.5, 0.4, 0.6, 0.7]
+
+
+def test_a_rounds_return_is_that_of_its_episodes(tmp_path):
+    agent = make_agent(VECTOR).learn(64 + 32)
     episodes = list(agent.episodes)
     counts = np.cumsum([len(episode) for episode in episodes])
     first = [e.total_reward for e, count in zip(episodes, counts, strict=True) if count <= 64]
     later = [e.total_reward for e, count in zip(episodes, counts, strict=True) if count > 64]
-    assert agent._round_returns == pytest.approx([np.mean(first), np.mean(later)])
+    assert agent._random_return == pytest.approx(np.mean(first))
+    assert agent._round_returns == pytest.approx([np.mean(later)])
+    assert np.mean(first) != np.mean(later)
+    agent.save(tmp_path / "agent.zip")
+    loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu")
+    assert loaded._round_returns == agent._round_returns
+    assert loaded._random_return == agent._random_return
+    assert loaded._noted_round == 1

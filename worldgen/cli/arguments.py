@@ -143,33 +143,41 @@ def _read(
 
 
 def _one_line(boxed: str, verb: str) -> str:
-    r"""Take the message out of tyro's box, and what it suggests.
+    r"""Take the message out of tyro's box, and the options that it suggests.
 
     >>> _one_line("╭─ Value error ───╮\n│ Bad --seed: 'x' │\n│ ─── │\n│ more │\n╰───╯", "fit")
     "Bad --seed: 'x'; see worldgen fit --help"
-    >>> _one_line(" E\n ---\n  No: --see, 3\n  ---\n  Perhaps you meant:\n    --seed INT", "fit")
+    >>> _one_line(" E\n ---\n  No: --see, 3\n  ---\n  Perhaps you meant:\n      --seed INT", "fit")
     'No: --see, 3; did you mean --seed? See worldgen fit --help'
     """
     parts: list[list[str]] = [[]]
-    for line in (line.strip("│ ") for line in boxed.splitlines()):
-        if line and set(line) <= set("─-"):
+    for line in (re.sub(r"^│ |\s*│?$", "", line) for line in boxed.splitlines()):
+        if line.strip() and set(line.strip()) <= set("─-"):
             parts.append([])
-        elif line and not line.startswith(("╭", "╰")):
+        elif line.strip() and not line.startswith(("╭", "╰")):
             parts[-1].append(line)
     # Where a terminal has no box to draw, a line of its own says what kind of error it is.
     message, *others = parts if "╭" in boxed else parts[1:] or parts
-    text = re.sub(r"\s+", " ", " ".join(message)).rstrip(".:") or "wrong arguments"
+    text = re.sub(r"\s+", " ", " ".join(message)).strip().rstrip(".:") or "wrong arguments"
     unread = re.match(
         r"Error parsing (\S+): no type matching (.+) could be .* from \[(.*?)\]", text
     )
     if unread:
         kinds = re.sub("[{}]", "", unread[2]).replace("|", " or ")
         text = f"{unread[1]} must be {kinds}, got {unread[3]}"
-    for part in others:
-        if part[:1] == ["Perhaps you meant:"]:
-            meant = " or ".join(line.split()[0] for line in part[1:] if line.startswith("--"))
-            return f"{text}; did you mean {meant}? See worldgen {verb} --help"
+    suggested = [option for part in others for option in _suggested(part)]
+    if suggested:
+        return f"{text}; did you mean {' or '.join(suggested)}? See worldgen {verb} --help"
     return f"{text}; see worldgen {verb} --help"
+
+
+def _suggested(part: Sequence[str]) -> list[str]:
+    """Find the options in a part of tyro's box; what stands further in is their help."""
+    if not part or not re.match(r"\s*(Perhaps you meant|Arguments similar to)", part[0]):
+        return []
+    option = re.compile(re.match(r"\s*", part[0])[0] + r"    (?=--)")  # type: ignore[index]
+    lines = [line for line in part[1:] if option.match(line)]
+    return [name for line in lines for name in re.findall(r"(?<=\s)--[\w.-]+", line)]
 
 
 def refuse_existing(path: Path, overwrite: bool) -> None:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from worldgen.checkpoint import write_json
 from worldgen.cli.arguments import CommonArguments, EpisodesFolder, Flag, refuse_existing
 from worldgen.cli.summaries import describe_fit
 from worldgen.config import require
 from worldgen.data.episodes import Episodes
 from worldgen.errors import CheckpointError
-from worldgen.fit_checkpoint import remove_checkpoint
+from worldgen.fit_checkpoint import FitCheckpoint, remove_checkpoint
+from worldgen.fitting import fit_identity
+from worldgen.run_folder import read_json
 from worldgen.world_model import WorldModel, WorldModelConfig
 
 __all__ = ["Arguments", "run"]
+
+_FITTED = "fit.json"
+"""File in the model's folder: what the model was fitted to, and how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,46 +72,37 @@ class Arguments(CommonArguments):
 
 def run(arguments: Arguments) -> None:
     """Fit, save, and say how well it went."""
-    if arguments.resume and not arguments.checkpoint.exists() and arguments.output.exists():
-        _check_finished(arguments)
-        print(f"finished before, nothing to go on with: {arguments.output}")
-        return
-    _check_files(arguments)
+    output, checkpoint = arguments.output, arguments.checkpoint
+    refuse_existing(output, arguments.overwrite or arguments.resume)
+    _settle_checkpoint(arguments)
     episodes = Episodes.load(arguments.episodes)
     model = _model(arguments, episodes)
+    identity = _identity(arguments, model, episodes)
+    if arguments.resume and not arguments.overwrite:
+        if output.exists() and not checkpoint.exists():
+            _check_finished(output, identity)
+            print(f"finished before, nothing to go on with: {output}")
+            return
+        _check_unsaved(output, checkpoint, identity)
     result = model.fit(
         episodes,
         tokenizer_steps=arguments.tokenizer_steps,
         dynamics_steps=arguments.dynamics_steps,
         log_dir=arguments.log_dir,
-        checkpoint=arguments.checkpoint,
+        checkpoint=checkpoint,
         checkpoint_every=arguments.checkpoint_every,
         devices=arguments.devices,
     )
-    model.save(arguments.output, overwrite=arguments.overwrite or arguments.resume)
-    remove_checkpoint(arguments.checkpoint)
-    print(f"{describe_fit(result.metrics)}: {arguments.output}")
+    model.save(output, overwrite=arguments.overwrite or arguments.resume)
+    write_json(output / _FITTED, identity)
+    remove_checkpoint(checkpoint)
+    print(f"{describe_fit(result.metrics)}: {output}")
 
 
-def _check_finished(arguments: Arguments) -> None:
-    """Make sure that the model in the output is the one that is asked for."""
-    found = WorldModel.load(arguments.output, device="cpu")
-    if arguments.start is None and (found.config, found.seed) != (arguments.model, arguments.seed):
-        raise CheckpointError(
-            f"{arguments.output} holds a finished model with other settings, or another seed: "
-            "pass another --output, or --overwrite in place of --resume to begin anew"
-        )
-
-
-def _check_files(arguments: Arguments) -> None:
-    """Make sure, before any work, that nothing is lost, and say where a fit begins.
-
-    A fit that goes on may find the model that it wrote just before it was killed.
-    """
+def _settle_checkpoint(arguments: Arguments) -> None:
+    """Say, before any work, what becomes of an unfinished fit."""
     path = arguments.checkpoint
-    goes_on = arguments.resume and path.exists()
-    refuse_existing(arguments.output, arguments.overwrite or goes_on)
-    if arguments.resume and not goes_on:
+    if arguments.resume and not path.exists() and not arguments.output.exists():
         print(f"{path} does not exist: the fit begins from its beginning")
     if path.exists() and not arguments.resume:
         if not arguments.overwrite:
@@ -113,6 +111,40 @@ def _check_files(arguments: Arguments) -> None:
                 "begins anew"
             )
         remove_checkpoint(path)
+
+
+def _identity(arguments: Arguments, model: WorldModel, episodes: Episodes) -> dict[str, Any]:
+    """Give what tells this fit from others."""
+    config = model.config
+    tokenizer, dynamics = arguments.tokenizer_steps, arguments.dynamics_steps
+    steps = (
+        config.tokenizer_gradient_steps if tokenizer is None else tokenizer,
+        config.training.gradient_steps if dynamics is None else dynamics,
+    )
+    return fit_identity(model, episodes, steps, arguments.devices)
+
+
+def _check_finished(output: Path, identity: dict[str, Any]) -> None:
+    """Make sure that the model in the output is of the fit that is asked for."""
+    file = output / _FITTED
+    found = read_json(file) if file.is_file() else {}
+    others = [name for name, value in identity.items() if found.get(name) != value]
+    if others:
+        raise CheckpointError(
+            f"{output} holds a finished model of another fit, which differs in "
+            f"{', '.join(others)}: pass another --output, --start {output} to go on training from "
+            "it, or --overwrite in place of --resume to begin anew"
+        )
+
+
+def _check_unsaved(output: Path, checkpoint: Path, identity: dict[str, Any]) -> None:
+    """Make sure that no finished fit is lost whose model had not been written yet."""
+    unsaved = checkpoint.exists() and not output.exists()
+    if unsaved and FitCheckpoint(checkpoint, identity).read() is None:
+        raise CheckpointError(
+            f"{checkpoint} holds a finished fit with other settings or episodes, whose model was "
+            "not written yet: resume it with its own, or begin anew with --overwrite"
+        )
 
 
 def _model(arguments: Arguments, episodes: Episodes) -> WorldModel:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["check_folder", "write_fidelity"]
 
 _REPORT = "report.json"
+_FILES = (
+    *(f"{name}.{ending}" for name in ("calibration", "samplers") for ending in ("json", "png")),
+    "drift.png",
+)
 
 
 def write_fidelity(
@@ -57,6 +61,8 @@ def write_fidelity(
     output = Path(output)
     check_folder(output, overwrite)
     output.mkdir(parents=True, exist_ok=True)
+    for name in _FILES:  # of an earlier report, which may be of another model
+        (output / name).unlink(missing_ok=True)
     files = [output / _REPORT]
     report.save(files[0])
     for name, part in (("calibration", calibration), ("samplers", samplers)):

@@ -58,6 +58,12 @@ def test_help_loads_no_torch():
         (["collect"], "ENV"),
         (["collect", "CartPole-v1", "--timesteps", "many"], "Error parsing --timesteps"),
         (["fit", "e", "--dynamics-steps", "three"], "--dynamics-steps must be None or INT, got"),
+        (["evaluate", "m", "--no-plot"], "did you mean --plots or --no-plots? See"),
+        (
+            ["fit", "e", "--dynamics-stps", "3", "--tokenizer-stps", "3"],
+            "did you mean --dynamics-steps or --tokenizer-steps? See worldgen fit --help",
+        ),
+        (["fit", "e", "--checkpoint-ever", "3"], "did you mean --checkpoint-every? See"),
         (["fit", "e", "--dynamics-step", "3"], "did you mean --dynamics-steps? See worldgen fit"),
         (
             ["train", "CartPole-v1", "--batch-size", "3"],

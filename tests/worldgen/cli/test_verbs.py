@@ -111,10 +111,17 @@ def test_evaluate_keeps_its_report_when_what_follows_is_broken_off(
     ended = command("evaluate", model, episodes, *few, "--output", tmp_path / "fidelity")
     assert ended.code == 1
     assert ended.err.splitlines()[-1] == "worldgen: error: interrupted"
-    assert sorted(file.name for file in (tmp_path / "fidelity").iterdir()) == [
-        "drift.png",
-        "report.json",
-    ]
+    written = ["drift.png", "report.json"]
+    assert sorted(file.name for file in (tmp_path / "fidelity").iterdir()) == written
+    # Nothing of another model's report is left beside it.
+    (tmp_path / "fidelity" / "calibration.json").write_text("{}")
+    assert (
+        command(
+            "evaluate", model, episodes, *few, "--output", tmp_path / "fidelity", "--overwrite"
+        ).code
+        == 1
+    )
+    assert sorted(file.name for file in (tmp_path / "fidelity").iterdir()) == written
 
 
 def test_ctrl_c_keeps_what_was_fitted(command, episodes, small_model, tmp_path, monkeypatch):
@@ -142,16 +149,51 @@ def test_ctrl_c_keeps_what_was_fitted(command, episodes, small_model, tmp_path, 
         assert (output / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
-def test_a_finished_fit_has_nothing_to_go_on_with(command, episodes, model, small_model):
-    before = (model / "dynamics.safetensors").read_bytes()
-    fit = ("fit", episodes, "--output", model, "--resume")
-    ended = command(*fit, *small_model)
+def test_a_finished_fit_has_nothing_to_go_on_with(command, episodes, small_model, tmp_path):
+    output = tmp_path / "model"
+    fit = ("fit", episodes, "--output", output, *small_model, "--tokenizer-steps", 5)
+    steps = ("--dynamics-steps", 3)
+    assert command(*fit, *steps).code == 0
+    before = (output / "dynamics.safetensors").read_bytes()
+    ended = command(*fit, *steps, "--resume")
     assert ended.code == 0, ended.err
-    assert ended.out == f"finished before, nothing to go on with: {model}\n"
-    ended = command(*fit)
+    assert ended.out == f"finished before, nothing to go on with: {output}\n"
+    for other, named in (
+        ((*steps, "--seed", 3), "seed"),
+        (("--dynamics-steps", 4), "gradient steps"),
+        ((*steps, "--model.dynamics.context", 4), "settings"),
+    ):
+        ended = command(*fit, *other, "--resume")
+        assert ended.code == 1
+        assert f"finished model of another fit, which differs in {named}: pass" in ended.err
+    start = ("fit", episodes, "--output", output, "--start", output, "--tokenizer-steps", 5, *steps)
+    ended = command(*start, "--resume")
+    assert "differs in number of earlier fits" in ended.err
+    assert (output / "dynamics.safetensors").read_bytes() == before
+    assert command(*start, "--resume", "--overwrite").code == 0
+    assert (output / "dynamics.safetensors").read_bytes() != before
+
+
+def test_a_finished_fit_whose_model_is_not_written_is_not_lost(
+    command, episodes, small_model, tmp_path, monkeypatch
+):
+    output = tmp_path / "model"
+    fit = ("fit", episodes, "--output", output, *small_model, "--tokenizer-steps", 5)
+
+    def broken_off(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorldModel, "save", broken_off)
+        ended = command(*fit, "--dynamics-steps", 3)
+    assert ended.err.splitlines()[-1].endswith(f"interrupted; --resume goes on with {output}.fit")
+    kept = (tmp_path / "model.fit").read_bytes()
+    ended = command(*fit, "--dynamics-steps", 4, "--resume")
     assert ended.code == 1
-    assert "holds a finished model with other settings" in ended.err
-    assert (model / "dynamics.safetensors").read_bytes() == before
+    assert "holds a finished fit with other settings or episodes" in ended.err
+    assert (tmp_path / "model.fit").read_bytes() == kept
+    assert command(*fit, "--dynamics-steps", 3, "--resume").code == 0
+    assert output.exists()
 
 
 def test_dream_films_given_episodes(command, episodes, model, tmp_path):
