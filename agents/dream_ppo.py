@@ -135,8 +135,9 @@ class DreamPPO(RememberingPPO):
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self.round_metrics: dict[str, float] = {}
         self.dream_horizon = self.config.horizon
-        self._forget_returns()
-        self._noted_round = -1
+        self._round_returns: list[float] = []  # of those rounds in which the policy acted
+        self._random_return: float = -np.inf
+        self._tried_after, self._noted_round = 0, -1
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
         self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -373,9 +374,7 @@ class DreamPPO(RememberingPPO):
 
     def _forget_returns(self) -> None:
         """Begin to watch whether the policy gets better."""
-        self._round_returns: list[float] = []  # of those rounds in which the policy acted
-        self._tried_after = 0
-        self._random_return = -np.inf
+        self._round_returns, self._tried_after, self._random_return = [], 0, -np.inf
 
     def _record(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

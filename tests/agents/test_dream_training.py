@@ -26,7 +26,9 @@ def made(actions: spaces.Space) -> ActorCriticPolicy:
 def test_what_was_given_up_becomes_likelier_again():
     policy = made(spaces.Discrete(3))
     with torch.no_grad():
-        policy.action_net.bias.copy_(torch.tensor([9.0, 0.0, -3.0]))
+        bias = policy.action_net.bias
+        assert isinstance(bias, torch.Tensor)
+        bias.copy_(torch.tensor([9.0, 0.0, -3.0]))
     before = policy.get_distribution(OBSERVATIONS).distribution.logits.detach()
     value = policy.predict_values(OBSERVATIONS)
     shrink_logits(policy, 0.3)
@@ -87,7 +89,7 @@ class Paid(DreamPPO):
     def _tries_again(self) -> bool:
         round_index = len(self._round_returns) + (self._random_return > -np.inf)
         paid = self.script[round_index]
-        real, self._episodes = self.episodes, Fixed(paid)
+        real, self._episodes = self.episodes, Fixed(paid)  # type: ignore[assignment]
         try:
             return super()._tries_again()
         finally:
