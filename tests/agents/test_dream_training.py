@@ -143,7 +143,8 @@ def test_an_agent_that_is_stuck_tries_again(monkeypatch, script, tried):
 
 
 def test_a_trained_agent_that_is_stuck_from_the_beginning_tries_again(monkeypatch):
-    agent = paid_agent(episodes=some_episodes(GRID), initial_steps=0)
+    own = some_episodes(GRID)[:]  # a copy: the agent adds to its episodes
+    agent = paid_agent(episodes=own, initial_steps=0)
 
     def learn(agent):
         agent.learn(5 * 32)
