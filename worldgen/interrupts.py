@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self
 
 __all__ = ["PostponedInterrupt"]
@@ -49,16 +49,11 @@ class PostponedInterrupt:
             self._installed = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
         """Give Python its handler back; a Ctrl-C that nobody has asked for is raised."""
         if self._installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if error is None:
+        if kind is None:
             self.deliver()
 
     def _note(self, number: int, frame: FrameType | None) -> None:

@@ -63,6 +63,13 @@ class WorldModelConfig(Config):
         """C, frames of the past that a prediction sees."""
         return self.dynamics.context
 
+    def gradient_steps(self, tokenizer: int | None, dynamics: int | None) -> tuple[int, int]:
+        """Give the gradient steps of a fit: those asked for, or the settings' for None."""
+        return (
+            self.tokenizer_gradient_steps if tokenizer is None else tokenizer,
+            self.training.gradient_steps if dynamics is None else dynamics,
+        )
+
 
 class WorldModel:
     """A learned copy of an environment.
@@ -221,14 +228,10 @@ class WorldModel:
             TrainingError: If a loss or a gradient is not finite, in which case the model has the
                 last good weights, or one of several processes fails.
         """
-        if tokenizer_steps is None:
-            tokenizer_steps = self.config.tokenizer_gradient_steps
-        if dynamics_steps is None:
-            dynamics_steps = self.config.training.gradient_steps
         return fit_world_model(
             self,
             episodes,
-            gradient_steps=(tokenizer_steps, dynamics_steps),
+            gradient_steps=self.config.gradient_steps(tokenizer_steps, dynamics_steps),
             log_dir=log_dir,
             progress=progress,
             on_log=on_log,

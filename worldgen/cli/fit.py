@@ -115,12 +115,7 @@ def _settle_checkpoint(arguments: Arguments) -> None:
 
 def _identity(arguments: Arguments, model: WorldModel, episodes: Episodes) -> dict[str, Any]:
     """Give what tells this fit from others."""
-    config = model.config
-    tokenizer, dynamics = arguments.tokenizer_steps, arguments.dynamics_steps
-    steps = (
-        config.tokenizer_gradient_steps if tokenizer is None else tokenizer,
-        config.training.gradient_steps if dynamics is None else dynamics,
-    )
+    steps = model.config.gradient_steps(arguments.tokenizer_steps, arguments.dynamics_steps)
     return fit_identity(model, episodes, steps, arguments.devices)
 
 
