@@ -13,7 +13,7 @@ from worldgen.transformer import TransformerConfig
 def test_the_best_policy_is_learnt_from_480_random_environment_steps():
     model_config = WorldModelConfig(
         dynamics=DynamicsConfig(
-            transformer=TransformerConfig(width=48, layers=2, heads=2), context=2
+            transformer=TransformerConfig(width=48, layers=1, heads=2), context=2
         ),
         training=DynamicsTrainingConfig(batch_size=16, learning_rate=2e-3),
     )
@@ -25,13 +25,14 @@ def test_the_best_policy_is_learnt_from_480_random_environment_steps():
         device="cpu",
         initial_steps=480,
         tokenizer_steps=100,
-        initial_model_steps=600,
+        initial_model_steps=500,
         initial_dream_steps=12_000,
         dream_envs=32,
         horizon=16,
         n_steps=16,
         batch_size=128,
-        learning_rate=1e-3,
+        n_epochs=4,
+        learning_rate=2e-3,
         gamma=0.95,
     ).learn(480)
     assert agent.num_timesteps == 480

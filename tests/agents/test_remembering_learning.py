@@ -19,11 +19,12 @@ LOOP = {
     "steps_per_round": 200,
     "tokenizer_steps": 100,
     "initial_dream_steps": 8_192,
-    "dream_steps_per_round": 8_192,
+    "dream_steps_per_round": 2_048,
     "dream_envs": 32,
     "horizon": 8,
     "n_steps": 16,
     "batch_size": 128,
+    "n_epochs": 4,
     "learning_rate": 3e-3,
     "gamma": 0.9,
     "novelty": 0.0,
@@ -44,7 +45,7 @@ def learnt(seed: int) -> tuple[float, float]:
 
     The second has the first one's model and episodes, and dreams as much.
     """
-    agent = agent_of(seed, memory=True, initial_steps=1_000, initial_model_steps=900).learn(1_200)
+    agent = agent_of(seed, memory=True, initial_steps=800, initial_model_steps=600).learn(1_000)
     known = {"world_model": agent.world_model, "episodes": agent.episodes}
     none = {"initial_steps": 0, "initial_model_steps": 0, "model_steps_per_round": 0}
     other = agent_of(seed, model_config=None, **known, **none).learn(200)

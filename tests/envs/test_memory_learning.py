@@ -29,20 +29,20 @@ def learnt_return(model: WorldModel, episodes: Episodes, memory: bool) -> float:
         seed=0,
         device="cpu",
     )
-    agent.learn(10_240)
+    agent.learn(6_144)
     real = TokenObservation(RecallWorld(), model, memory=memory)
     return evaluate_agent(agent, real, 100).mean_return
 
 
 def test_only_with_memory_is_the_cue_of_the_first_frame_acted_upon(tmp_path: Path):
-    episodes = collect(RecallWorld, 1_500, seed=0, num_envs=4, progress=False)
-    size = TransformerConfig(width=32, layers=2, heads=2)
+    episodes = collect(RecallWorld, 1_000, seed=0, num_envs=4, progress=False)
+    size = TransformerConfig(width=32, layers=1, heads=2)
     config = WorldModelConfig(
-        dynamics=DynamicsConfig(transformer=size, context=5),
+        dynamics=DynamicsConfig(transformer=size, context=4),
         training=DynamicsTrainingConfig(batch_size=16, learning_rate=3e-3),
     )
     model = WorldModel.for_env(RecallWorld, config=config, seed=0, device="cpu")
-    model.fit(episodes, tokenizer_steps=100, dynamics_steps=500, progress=False)
+    model.fit(episodes, tokenizer_steps=100, dynamics_steps=600, progress=False)
     model.save(tmp_path / "model")
     model = WorldModel.load(tmp_path / "model", device="cpu")
     assert 0.3 < learnt_return(model, episodes, memory=False) < 0.7

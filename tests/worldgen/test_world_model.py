@@ -42,18 +42,18 @@ def test_dreams_of_a_determined_world_are_exactly_right() -> None:
     """Cell by cell, reward by reward, end by end, over 20 imagined environment steps."""
     config = WorldModelConfig(
         tokenizer=TokenizerConfig(hidden=64, quantizer=QuantizerConfig(num_codes=64)),
-        dynamics=DynamicsConfig(context=1, transformer=TransformerConfig(width=64, layers=2)),
+        dynamics=DynamicsConfig(context=1, transformer=TransformerConfig(width=64, layers=1)),
         training=DynamicsTrainingConfig(
-            batch_size=96,
+            batch_size=64,
             window=2,
-            learning_rate=3e-3,
+            learning_rate=5e-3,
             draft_share=0.0,
             corrupted_share=0.0,
         ),
     )
-    episodes = worldgen.collect(GridWorld, 40_000, seed=0, progress=False)
+    episodes = worldgen.collect(GridWorld, 20_000, seed=0, progress=False)
     model = WorldModel.for_env(GridWorld, config=config, device="cpu")
-    model.fit(episodes, dynamics_steps=1500, progress=False)
+    model.fit(episodes, dynamics_steps=600, progress=False)
 
     held_out = worldgen.collect(GridWorld, 3_000, seed=1_000_000, progress=False)
     moments = [(i, t) for i, e in enumerate(held_out) for t in range(0, len(e), 7)][:256]
