@@ -148,6 +148,18 @@ TASKS = {
             gae_lambda=0.8,
             ent_coef=0.0,
         ),
+        dqn=DqnConfig(  # RL Baselines3 Zoo's, its wider network too
+            n_envs=1,
+            learning_rate=2.3e-3,
+            learning_starts=1_000,
+            batch_size=64,
+            train_freq=256,
+            gradient_steps=128,
+            target_update_interval=10,
+            exploration_steps=8_000,
+            final_epsilon=0.04,
+            hidden=(256, 256),
+        ),
     ),
 }
 
