@@ -21,6 +21,7 @@ from worldgen.agents.dream_config import DreamConfig
 from worldgen.agents.imagined_replay_config import only_reals, replay_model_config
 from worldgen.agents.offline_config import OFFLINE_CONFIG
 from worldgen.data.environment import EnvLike, make_env
+from worldgen.spaces import leaves
 from worldgen.world_model import WorldModelConfig
 
 __all__ = ["DreamDefaults", "dream_defaults", "observation_space_of"]
@@ -44,7 +45,10 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     that a round sees how a long episode ends, and without a bonus for novelty: where rewards come
     with every step, it is in the way; where they never come, as on MountainCar, set it. Such a
     policy does not try again what it gave up (`logit_shrink`): the mean of a round's few long
-    episodes says little about whether it is stuck. All else has the defaults of the configs.
+    episodes says little about whether it is stuck.
+
+    Numbers of states alone, as FrozenLake shows, mostly come from worlds of chance, so that reward
+    and termination are read off the next frame too. All else has the defaults of the configs.
 
     >>> dream_defaults(spaces.Box(-1.0, 1.0, (4,))).n_envs
     1
@@ -55,7 +59,11 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     """
     loop = OFFLINE_CONFIG if offline else DreamConfig()
     if not only_reals(space):
-        return DreamDefaults(loop, WorldModelConfig(), n_envs=4)
+        model = WorldModelConfig()
+        if all(isinstance(leaf, spaces.Discrete) for leaf in leaves(space).values()):
+            dynamics = replace(model.dynamics, outcome_from="next_frame")
+            model = replace(model, dynamics=dynamics)
+        return DreamDefaults(loop, model, n_envs=4)
     if not offline:
         loop = replace(
             loop,

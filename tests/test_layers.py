@@ -28,6 +28,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.seeding",
             "worldgen.spaces",
             "worldgen.two_hot",
+            "worldgen.aftermath",
         }
     ),
     frozenset(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from worldgen.action_proposer import ActionProposer, Aim
 from worldgen.actions import ActionCodec, ActionEmbedding
+from worldgen.aftermath import Aftermath
 from worldgen.code_space import CodeSpace, NoiseModulation
 from worldgen.codes import OCTAVES, Codebook, CodePort, make_port
 from worldgen.config import Config, require
@@ -72,6 +73,10 @@ class DynamicsConfig(Config):
     """Whether each token of the next frame is also scored by where it stood at the same place in
     the last C frames: that a turn is undone, and a view comes back, is learned from much fewer
     transitions (docs/decisions/0025)."""
+    outcome_from: Literal["action", "next_frame"] = "action"
+    """What reward and termination are read off: the frame and the action in it, or also the
+    frame that was then drawn, for worlds of chance, where they depend on what happened
+    (docs/decisions/0027)."""
     octaves: int = OCTAVES
     """Frequencies, each twice the last, at which real numbers are read. With all 6, numbers that
     lie side by side look apart, which takes many transitions to see through; after 1,000, 1 or 2
@@ -84,6 +89,9 @@ class DynamicsConfig(Config):
         require(self.process in known, "process", "be 'masked' or 'gaussian'", self.process)
         flight = self.frames_in_flight
         require(flight in (1, 2), "frames_in_flight", "be 1 or 2", flight)
+        origins = ("action", "next_frame")
+        rule = "be 'action' or 'next_frame'"
+        require(self.outcome_from in origins, "outcome_from", rule, self.outcome_from)
         horizon = self.goal_horizon
         require(0 <= horizon <= 512, "goal_horizon", "be in [0, 512]", horizon)
         along = self.transformer.path_integration
@@ -232,6 +240,8 @@ class Dynamics(nn.Module):
             self.pointer = nn.Linear(width, config.context)
             nn.init.zeros_(self.pointer.weight)
             nn.init.zeros_(self.pointer.bias)
+        if config.outcome_from == "next_frame":
+            self.aftermath = Aftermath(self.num_tokens, width)
 
     @property
     def device(self) -> torch.device:
@@ -345,14 +355,15 @@ class Dynamics(nn.Module):
             scores: Tensor = self.pointer(hidden.float())
         return scores * recent.known.unsqueeze(-2)
 
-    def read_out(self, hidden: Tensor, recent: Recent) -> Prediction:
+    def read_out(self, hidden: Tensor, recent: Recent, following: Tensor) -> Prediction:
         """Turn outputs into predictions of next frames.
 
         Args:
             hidden: (..., K + 1, D).
             recent: (...), the frames before, `num_recent` of them.
+            following: (..., K, D), the embedded next frames, where the outcome is read off them.
         """
-        tokens, outcome = hidden[..., 1:, :], hidden[..., 0, :]
+        tokens, outcome = hidden[..., 1:, :], self._outcome(hidden, following)
         logits = self._token_logits(tokens, recent.tokens[..., 0, :])
         if self.config.pointer:
             places = recent.tokens.transpose(-1, -2)
@@ -363,8 +374,17 @@ class Dynamics(nn.Module):
             self.termination_head(outcome).squeeze(-1),
         )
 
-    def _denoise(self, hidden: Tensor, noisy: NoisyPoints, guess: Guess) -> PointPrediction:
+    def _outcome(self, hidden: Tensor, following: Tensor) -> Tensor:
+        """Give what the heads of reward and termination read."""
         outcome = hidden[..., 0, :]
+        if self.config.outcome_from == "next_frame":
+            outcome = self.aftermath(outcome, following)
+        return outcome
+
+    def _denoise(
+        self, hidden: Tensor, noisy: NoisyPoints, guess: Guess, following: Tensor
+    ) -> PointPrediction:
+        outcome = self._outcome(hidden, following)
         denoised = self.code_space.denoise(hidden[..., 1:, :], *noisy, guess)
         return PointPrediction(
             denoised, self.reward_head(outcome), self.termination_head(outcome).squeeze(-1)
@@ -426,19 +446,20 @@ class Dynamics(nn.Module):
             hidden, seen = self.transformer.read(clean, sees, compiles=compiles)
             recent = recent_frames(known[:, :-1], sees, self.num_recent)
             recent.tokens[:, :, 0] = previous  # A frame that is not seen is known only later.
-            first = self.read_out(hidden, recent)
+            following = nn.functional.embedding(windows.tokens[:, 1:] + self.token_offsets, table)
+            first = self.read_out(hidden, recent, following)
             if noisy is not None:
                 count = len(noisy.sigma)
                 guess = self.code_space.guess(first.token_logits[:count].detach().softmax(-1))
                 drafts = self.embed_noisy(clean[:count], noisy, guess)
                 told = self.noise_modulation(noisy.sigma.flatten())
                 made = self.transformer.draft(drafts, seen, sees, told, compiles=compiles)
-                return first, self._denoise(made, noisy, guess)
+                return first, self._denoise(made, noisy, guess, following[:count])
             if masked is not None:
                 count = len(masked)
                 drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
                 made = self.transformer.draft(drafts, seen, sees, compiles=compiles)
-                return first, self.read_out(made, recent.rows(slice(count)))
+                return first, self.read_out(made, recent.rows(slice(count)), following[:count])
             return first, None
 
     def propose(self, windows: Windows, past: Tensor, aim: Aim) -> Tensor:

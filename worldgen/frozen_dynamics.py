@@ -64,6 +64,9 @@ class FrozenDynamics:
             torch.cat([dynamics.reward_head.bias, dynamics.termination_head.bias]),
             dtype,
         )
+        self._aftermath = None
+        if dynamics.config.outcome_from == "next_frame":
+            self._aftermath = dynamics.aftermath.to(dtype)
         self._set_heads(dynamics, dtype)
         if dynamics.config.goal_horizon:
             self._proposer, self._codec = dynamics.proposer, dynamics.codec
@@ -338,9 +341,18 @@ class FrozenDynamics:
         _, _, score = max(self._heads, key=lambda head: head[1])
         return score(hidden, torch.zeros(hidden.shape[:2], dtype=torch.int64, device=hidden.device))
 
-    def outcome(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Expected reward and probability of termination, (B,) each, of outputs (B, K + 1, D)."""
-        logits = functional.linear(hidden[:, 0], *self._outcome).float()
+    def outcome(self, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Expected reward and probability of termination, (B,) each.
+
+        Args:
+            hidden: (B, K + 1, D), the outputs.
+            tokens: (B, K) int64, the next frames.
+        """
+        outcome = hidden[:, 0]
+        if self._aftermath is not None:
+            embedded = functional.embedding(tokens + self._offsets, self._table)
+            outcome = self._aftermath(outcome.to(self.dtype), embedded.to(self.dtype))
+        logits = functional.linear(outcome, *self._outcome).float()
         return self.two_hot.decode(logits[:, :-1]), logits[:, -1].sigmoid()
 
 

@@ -235,7 +235,7 @@ class Imagination:
         recent = self._recent()
         frame = _Frame(self, self._network.embed(self.tokens, actions), recent)
         self._move_on(self._sampler.sample(frame), recent)
-        reward, termination = self._network.outcome(frame.outputs)
+        reward, termination = self._network.outcome(frame.outputs, self.tokens)
         # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
         return ImaginedStep(self.tokens.clone(), reward, termination, termination > 0.5)
 
@@ -297,7 +297,6 @@ class Imagination:
         first, tokens = both.chunk(2)
         self._move_on(first, recent)
         recent = self._recent()
-        outcome = network.outcome(outputs[1])
         rows = (sureness[self.num_rows :] < self.sampler.flight_confidence).nonzero().flatten()
         if len(rows):
             clean = network.embed(first[rows], next_actions[rows])
@@ -312,11 +311,11 @@ class Imagination:
             )
             self.network_passes += len(rows) / self.num_rows
             tokens[rows] = self._choose(again, recent.rows(rows))[0]
-            for whole, part in zip(outcome, network.outcome(again), strict=True):
-                whole[rows] = part
+            outputs[1][rows] = again
+        outcome = network.outcome(outputs[1], tokens)
         self._move_on(tokens, recent)
         self._outputs = None
-        reward, ends = network.outcome(outputs[0])
+        reward, ends = network.outcome(outputs[0], first)
         return (
             ImaginedStep(first, reward, ends, ends > 0.5),
             ImaginedStep(tokens.clone(), *outcome, outcome[1] > 0.5),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -25,7 +27,6 @@ REALS = spaces.Box(-1.0, 1.0, (4,))
         (REALS, "gaussian"),
         (spaces.Dict(a=REALS, b=REALS), "gaussian"),
         (spaces.Dict(a=REALS, b=spaces.Discrete(3)), "masked"),
-        (spaces.Discrete(16), "masked"),
         (spaces.Box(0, 255, (64, 64, 3), np.uint8), "masked"),
     ],
 )
@@ -37,6 +38,16 @@ def test_vectors_of_reals_have_settings_of_their_own(space, process):
     offline = dream_defaults(space, offline=True).config
     assert offline.initial_steps == 0
     assert (offline == OFFLINE_CONFIG) == (process == "masked")
+
+
+def test_numbers_of_states_are_taken_for_a_world_of_chance():
+    usual = WorldModelConfig()
+    dynamics = replace(usual.dynamics, outcome_from="next_frame")
+    numbers = spaces.Tuple([spaces.Discrete(32), spaces.Discrete(11)])
+    for space in (spaces.Discrete(16), numbers):
+        assert dream_defaults(space).model_config == replace(usual, dynamics=dynamics)
+    mixed = spaces.Dict(a=spaces.Discrete(3), b=spaces.MultiDiscrete([2, 3]))
+    assert dream_defaults(mixed).model_config == usual
 
 
 @pytest.mark.parametrize(

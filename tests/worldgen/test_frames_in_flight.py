@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ def make_dynamics(process: Process = "masked", flight: int = 2, *, path: bool = 
         context=CONTEXT,
         precision="float32",
         pointer=path,
+        outcome_from="next_frame" if path else "action",
         process=process,
         frames_in_flight=flight,
     )
@@ -105,10 +107,13 @@ def test_two_frames_in_flight_equal_full_recomputation(
         pair = imagination.step_twice(windows.actions[:, time + 1], windows.actions[:, time + 2])
         unseen[:, time + 1] = True
         for rows in (None, "unsure"):
-            with torch.no_grad():
-                full, _ = dynamics(windows, tokens, unseen=unseen)
             if rows is None:
                 tokens[:, time + 1] = pair[0].tokens
+                made = replace(windows, tokens=tokens.clone())  # What outcomes may depend on.
+                made.tokens[:, time + 2] = pair[1].tokens
+            with torch.no_grad():
+                full, _ = dynamics(made, tokens, unseen=unseen)
+            if rows is None:
                 expected = dynamics.two_hot.decode(full.reward_logits[:, time])
                 assert torch.allclose(pair[0].reward, expected, rtol=1e-4, atol=1e-5)
                 if process == "masked":
