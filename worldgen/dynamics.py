@@ -355,15 +355,18 @@ class Dynamics(nn.Module):
             scores: Tensor = self.pointer(hidden.float())
         return scores * recent.known.unsqueeze(-2)
 
-    def read_out(self, hidden: Tensor, recent: Recent, following: Tensor) -> Prediction:
+    def read_out(
+        self, hidden: Tensor, recent: Recent, table: Tensor, following: Tensor
+    ) -> Prediction:
         """Turn outputs into predictions of next frames.
 
         Args:
             hidden: (..., K + 1, D).
             recent: (...), the frames before, `num_recent` of them.
-            following: (..., K, D), the embedded next frames, where the outcome is read off them.
+            table: What `token_table` gave.
+            following: (..., K) int64, the next frames, which the outcome may be read off.
         """
-        tokens, outcome = hidden[..., 1:, :], self._outcome(hidden, following)
+        tokens, outcome = hidden[..., 1:, :], self._outcome(hidden, table, following)
         logits = self._token_logits(tokens, recent.tokens[..., 0, :])
         if self.config.pointer:
             places = recent.tokens.transpose(-1, -2)
@@ -374,17 +377,18 @@ class Dynamics(nn.Module):
             self.termination_head(outcome).squeeze(-1),
         )
 
-    def _outcome(self, hidden: Tensor, following: Tensor) -> Tensor:
+    def _outcome(self, hidden: Tensor, table: Tensor, following: Tensor) -> Tensor:
         """Give what the heads of reward and termination read."""
         outcome = hidden[..., 0, :]
         if self.config.outcome_from == "next_frame":
-            outcome = self.aftermath(outcome, following)
+            embedded = nn.functional.embedding(following + self.token_offsets, table)
+            outcome = self.aftermath(outcome, embedded)
         return outcome
 
     def _denoise(
-        self, hidden: Tensor, noisy: NoisyPoints, guess: Guess, following: Tensor
+        self, hidden: Tensor, noisy: NoisyPoints, guess: Guess, table: Tensor, following: Tensor
     ) -> PointPrediction:
-        outcome = self._outcome(hidden, following)
+        outcome = self._outcome(hidden, table, following)
         denoised = self.code_space.denoise(hidden[..., 1:, :], *noisy, guess)
         return PointPrediction(
             denoised, self.reward_head(outcome), self.termination_head(outcome).squeeze(-1)
@@ -446,20 +450,22 @@ class Dynamics(nn.Module):
             hidden, seen = self.transformer.read(clean, sees, compiles=compiles)
             recent = recent_frames(known[:, :-1], sees, self.num_recent)
             recent.tokens[:, :, 0] = previous  # A frame that is not seen is known only later.
-            following = nn.functional.embedding(windows.tokens[:, 1:] + self.token_offsets, table)
-            first = self.read_out(hidden, recent, following)
+            following = windows.tokens[:, 1:]
+            first = self.read_out(hidden, recent, table, following)
             if noisy is not None:
                 count = len(noisy.sigma)
                 guess = self.code_space.guess(first.token_logits[:count].detach().softmax(-1))
                 drafts = self.embed_noisy(clean[:count], noisy, guess)
                 told = self.noise_modulation(noisy.sigma.flatten())
                 made = self.transformer.draft(drafts, seen, sees, told, compiles=compiles)
-                return first, self._denoise(made, noisy, guess, following[:count])
+                return first, self._denoise(made, noisy, guess, table, following[:count])
             if masked is not None:
                 count = len(masked)
                 drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
                 made = self.transformer.draft(drafts, seen, sees, compiles=compiles)
-                return first, self.read_out(made, recent.rows(slice(count)), following[:count])
+                return first, self.read_out(
+                    made, recent.rows(slice(count)), table, following[:count]
+                )
             return first, None
 
     def propose(self, windows: Windows, past: Tensor, aim: Aim) -> Tensor:
