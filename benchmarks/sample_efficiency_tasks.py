@@ -19,6 +19,7 @@ import numpy as np
 from gymnasium import spaces
 
 from worldgen.agents import BaselineConfig, DreamConfig, dream_defaults
+from worldgen.agents.dream_defaults import DRAWN_MODEL_CONFIG
 from worldgen.config import Config, require
 from worldgen.data import EnvironmentSpec, episode_success
 from worldgen.world_model import WorldModelConfig
@@ -36,7 +37,7 @@ class DreamArm(Config):
     """Rows of the real environment."""
     loop: DreamConfig = DreamConfig()
     """Rounds, dreams and PPO."""
-    model: WorldModelConfig = WorldModelConfig()
+    model: WorldModelConfig = DRAWN_MODEL_CONFIG
     """The world model."""
 
 
