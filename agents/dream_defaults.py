@@ -21,13 +21,10 @@ from worldgen.agents.dream_config import DreamConfig
 from worldgen.agents.imagined_replay_config import only_reals, replay_model_config
 from worldgen.agents.offline_config import OFFLINE_CONFIG
 from worldgen.data.environment import EnvLike, make_env
-from worldgen.dynamics import DynamicsConfig
+from worldgen.spaces import leaves
 from worldgen.world_model import WorldModelConfig
 
-__all__ = ["DRAWN_MODEL_CONFIG", "DreamDefaults", "dream_defaults", "observation_space_of"]
-
-DRAWN_MODEL_CONFIG = WorldModelConfig(dynamics=DynamicsConfig(outcome_from="next_frame"))
-"""Of observations that are drawn token by token: an outcome goes with the frame that was drawn."""
+__all__ = ["DreamDefaults", "dream_defaults", "observation_space_of"]
 
 
 class DreamDefaults(NamedTuple):
@@ -50,8 +47,8 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     policy does not try again what it gave up (`logit_shrink`): the mean of a round's few long
     episodes says little about whether it is stuck.
 
-    All else has the defaults of the configs, but that reward and termination are read off the next
-    frame too: by chance, or where the model is not sure yet, it is one of several.
+    Numbers of states alone, as FrozenLake shows, mostly come from worlds of chance, so that reward
+    and termination are read off the next frame too. All else has the defaults of the configs.
 
     >>> dream_defaults(spaces.Box(-1.0, 1.0, (4,))).n_envs
     1
@@ -62,7 +59,11 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     """
     loop = OFFLINE_CONFIG if offline else DreamConfig()
     if not only_reals(space):
-        return DreamDefaults(loop, DRAWN_MODEL_CONFIG, n_envs=4)
+        model = WorldModelConfig()
+        if all(isinstance(leaf, spaces.Discrete) for leaf in leaves(space).values()):
+            dynamics = replace(model.dynamics, outcome_from="next_frame")
+            model = replace(model, dynamics=dynamics)
+        return DreamDefaults(loop, model, n_envs=4)
     if not offline:
         loop = replace(
             loop,

@@ -19,7 +19,6 @@ import numpy as np
 from gymnasium import spaces
 
 from worldgen.agents import BaselineConfig, DreamConfig, dream_defaults
-from worldgen.agents.dream_defaults import DRAWN_MODEL_CONFIG
 from worldgen.config import Config, require
 from worldgen.data import EnvironmentSpec, episode_success
 from worldgen.world_model import WorldModelConfig
@@ -37,7 +36,7 @@ class DreamArm(Config):
     """Rows of the real environment."""
     loop: DreamConfig = DreamConfig()
     """Rounds, dreams and PPO."""
-    model: WorldModelConfig = DRAWN_MODEL_CONFIG
+    model: WorldModelConfig = WorldModelConfig()
     """The world model."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from worldgen import WorldModelConfig, collect
 from worldgen.agents import OFFLINE_CONFIG, DreamConfig, DreamPPO, dream_defaults
-from worldgen.agents.dream_defaults import DRAWN_MODEL_CONFIG, observation_space_of
+from worldgen.agents.dream_defaults import observation_space_of
 from worldgen.cli.arguments import parse
 from worldgen.cli.train import Arguments
 from worldgen.cli.train_offline import Arguments as OfflineArguments
@@ -25,7 +27,6 @@ REALS = spaces.Box(-1.0, 1.0, (4,))
         (REALS, "gaussian"),
         (spaces.Dict(a=REALS, b=REALS), "gaussian"),
         (spaces.Dict(a=REALS, b=spaces.Discrete(3)), "masked"),
-        (spaces.Discrete(16), "masked"),
         (spaces.Box(0, 255, (64, 64, 3), np.uint8), "masked"),
     ],
 )
@@ -33,10 +34,20 @@ def test_vectors_of_reals_have_settings_of_their_own(space, process):
     suited = dream_defaults(space)
     assert suited.model_config.dynamics.process == process
     usual = (suited.config, suited.model_config, suited.n_envs)
-    assert (usual == (DreamConfig(), DRAWN_MODEL_CONFIG, 4)) == (process == "masked")
+    assert (usual == (DreamConfig(), WorldModelConfig(), 4)) == (process == "masked")
     offline = dream_defaults(space, offline=True).config
     assert offline.initial_steps == 0
     assert (offline == OFFLINE_CONFIG) == (process == "masked")
+
+
+def test_numbers_of_states_are_taken_for_a_world_of_chance():
+    usual = WorldModelConfig()
+    dynamics = replace(usual.dynamics, outcome_from="next_frame")
+    numbers = spaces.Tuple([spaces.Discrete(32), spaces.Discrete(11)])
+    for space in (spaces.Discrete(16), numbers):
+        assert dream_defaults(space).model_config == replace(usual, dynamics=dynamics)
+    mixed = spaces.Dict(a=spaces.Discrete(3), b=spaces.MultiDiscrete([2, 3]))
+    assert dream_defaults(mixed).model_config == usual
 
 
 @pytest.mark.parametrize(
@@ -104,7 +115,7 @@ def test_the_command_line_shows_and_takes_them(capsys):
     assert (given.env, given.seed, given.num_envs) == ("CartPole-v1", 3, 1)
     assert given.model == suited.model_config
     usual = parse(Arguments, "train", "", ["MiniGrid-Empty-5x5-v0"])
-    assert (usual.dream, usual.model, usual.num_envs) == (DreamConfig(), DRAWN_MODEL_CONFIG, 4)
+    assert (usual.dream, usual.model, usual.num_envs) == (DreamConfig(), WorldModelConfig(), 4)
     for named in (["CartPole-v1"], [], ["NoSuch-v0"]):
         with pytest.raises(SystemExit) as ended:
             parse(Arguments, "train", "", [*named, "--help"])
