@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import replace
 
 import pytest
 import torch
@@ -109,7 +108,7 @@ def test_two_frames_in_flight_equal_full_recomputation(
         for rows in (None, "unsure"):
             if rows is None:
                 tokens[:, time + 1] = pair[0].tokens
-                made = replace(windows, tokens=tokens.clone())  # What outcomes may depend on.
+                made = dataclasses.replace(windows, tokens=tokens.clone())  # What outcomes may depend on.
                 made.tokens[:, time + 2] = pair[1].tokens
             with torch.no_grad():
                 full, _ = dynamics(made, tokens, unseen=unseen)
