@@ -108,7 +108,8 @@ def test_two_frames_in_flight_equal_full_recomputation(
         for rows in (None, "unsure"):
             if rows is None:
                 tokens[:, time + 1] = pair[0].tokens
-                made = dataclasses.replace(windows, tokens=tokens.clone())  # What outcomes may depend on.
+                # Outcomes may depend on the frames that they led to.
+                made = dataclasses.replace(windows, tokens=tokens.clone())
                 made.tokens[:, time + 2] = pair[1].tokens
             with torch.no_grad():
                 full, _ = dynamics(made, tokens, unseen=unseen)
