@@ -21,6 +21,7 @@ from worldgen.agents.dream_config import DreamConfig
 from worldgen.agents.imagined_replay_config import only_reals, replay_model_config
 from worldgen.agents.offline_config import OFFLINE_CONFIG
 from worldgen.data.environment import EnvLike, make_env
+from worldgen.dynamics import DynamicsConfig
 from worldgen.spaces import leaves
 from worldgen.world_model import WorldModelConfig
 
@@ -59,11 +60,9 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     """
     loop = OFFLINE_CONFIG if offline else DreamConfig()
     if not only_reals(space):
-        model = WorldModelConfig()
-        if all(isinstance(leaf, spaces.Discrete) for leaf in leaves(space).values()):
-            dynamics = replace(model.dynamics, outcome_from="next_frame")
-            model = replace(model, dynamics=dynamics)
-        return DreamDefaults(loop, model, n_envs=4)
+        only_states = all(isinstance(leaf, spaces.Discrete) for leaf in leaves(space).values())
+        dynamics = DynamicsConfig(outcome_from="next_frame" if only_states else "action")
+        return DreamDefaults(loop, WorldModelConfig(dynamics=dynamics), n_envs=4)
     if not offline:
         loop = replace(
             loop,

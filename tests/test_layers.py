@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset(
         {
+            "worldgen.aftermath",
             "worldgen.config",
             "worldgen.codes",
             "worldgen.compiling",
@@ -28,7 +29,6 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.seeding",
             "worldgen.spaces",
             "worldgen.two_hot",
-            "worldgen.aftermath",
         }
     ),
     frozenset(

@@ -287,9 +287,13 @@ class Dynamics(nn.Module):
         Returns:
             (..., K + 1, D).
         """
-        embedded = nn.functional.embedding(tokens + self.token_offsets, table)
+        embedded = self._look_up(table, tokens)
         action = self.action_embedding(actions).unsqueeze(-2)
         return torch.cat([action, embedded + action], -2) + self.positions
+
+    def _look_up(self, table: Tensor, tokens: Tensor) -> Tensor:
+        """Find the rows of tokens (..., K) in a table of all codes: (..., K, D)."""
+        return nn.functional.embedding(tokens + self.token_offsets, table)
 
     def embed_unseen(self, stale: Tensor, earlier: Tensor) -> Tensor:
         """Embed frames that are not known yet.
@@ -317,7 +321,7 @@ class Dynamics(nn.Module):
         Returns:
             (..., K + 1, D).
         """
-        known = nn.functional.embedding(tokens + self.token_offsets, self.read_draft(table))
+        known = self._look_up(self.read_draft(table), tokens)
         known = torch.where(masked.unsqueeze(-1), self.mask_vector.to(known.dtype), known)
         return clean + nn.functional.pad(known, (0, 0, 1, 0))
 
@@ -366,33 +370,25 @@ class Dynamics(nn.Module):
             table: What `token_table` gave.
             following: (..., K) int64, the next frames, which the outcome may be read off.
         """
-        tokens, outcome = hidden[..., 1:, :], self._outcome(hidden, table, following)
+        tokens = hidden[..., 1:, :]
         logits = self._token_logits(tokens, recent.tokens[..., 0, :])
         if self.config.pointer:
             places = recent.tokens.transpose(-1, -2)
             logits = logits.float().scatter_add(-1, places, self.point(tokens, recent))
-        return Prediction(
-            logits,
-            self.reward_head(outcome),
-            self.termination_head(outcome).squeeze(-1),
-        )
+        return Prediction(logits, *self._outcome(hidden, table, following))
 
-    def _outcome(self, hidden: Tensor, table: Tensor, following: Tensor) -> Tensor:
-        """Give what the heads of reward and termination read."""
+    def _outcome(self, hidden: Tensor, table: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the logits of reward and termination."""
         outcome = hidden[..., 0, :]
         if self.config.outcome_from == "next_frame":
-            embedded = nn.functional.embedding(following + self.token_offsets, table)
-            outcome = self.aftermath(outcome, embedded)
-        return outcome
+            outcome = self.aftermath(outcome, self._look_up(table, following))
+        return self.reward_head(outcome), self.termination_head(outcome).squeeze(-1)
 
     def _denoise(
         self, hidden: Tensor, noisy: NoisyPoints, guess: Guess, table: Tensor, following: Tensor
     ) -> PointPrediction:
-        outcome = self._outcome(hidden, table, following)
         denoised = self.code_space.denoise(hidden[..., 1:, :], *noisy, guess)
-        return PointPrediction(
-            denoised, self.reward_head(outcome), self.termination_head(outcome).squeeze(-1)
-        )
+        return PointPrediction(denoised, *self._outcome(hidden, table, following))
 
     def _token_logits(self, hidden: Tensor, previous: Tensor) -> Tensor:
         parts = []
@@ -461,7 +457,7 @@ class Dynamics(nn.Module):
                 return first, self._denoise(made, noisy, guess, table, following[:count])
             if masked is not None:
                 count = len(masked)
-                drafts = self.embed_drafts(table, clean[:count], windows.tokens[:count, 1:], masked)
+                drafts = self.embed_drafts(table, clean[:count], following[:count], masked)
                 made = self.transformer.draft(drafts, seen, sees, compiles=compiles)
                 return first, self.read_out(
                     made, recent.rows(slice(count)), table, following[:count]
@@ -490,7 +486,7 @@ class Dynamics(nn.Module):
                 _, seen = self.transformer.read(self.embed(table, previous, actions), sees)
             unknown = self.codec.none(*actions.shape[:2], device=self.device)
             frames = self.embed(table, previous, unknown)
-            goals = nn.functional.embedding(aim.goal + self.token_offsets, table)
+            goals = self._look_up(table, aim.goal)
             returns = self.two_hot.encode(aim.wanted)
         with self.autocast():
             logits: Tensor = self.proposer(

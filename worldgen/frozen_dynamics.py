@@ -121,8 +121,11 @@ class FrozenDynamics:
     def embed(self, tokens: Tensor, actions: Tensor) -> Tensor:
         """Embed clean frames (B, K) and the actions (B, A) taken in them: (B, K + 1, D)."""
         action = self._actions(actions).unsqueeze(1)
-        embedded = functional.embedding(tokens + self._offsets, self._table)
+        embedded = self._look_up(self._table, tokens)
         return torch.cat([action, embedded + action], 1) + self._positions
+
+    def _look_up(self, table: Tensor, tokens: Tensor) -> Tensor:
+        return functional.embedding(tokens + self._offsets, table)
 
     def embed_unseen(self, tokens: Tensor, earlier: Tensor, actions: Tensor) -> Tensor:
         """Embed frames that are reached from (B, K) by `earlier`, and left by `actions`."""
@@ -131,7 +134,7 @@ class FrozenDynamics:
 
     def embed_drafts(self, clean: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
         """Embed drafts (B, K) of the frames after `clean` (B, K + 1, D)."""
-        known = functional.embedding(tokens + self._offsets, self._draft_table)
+        known = self._look_up(self._draft_table, tokens)
         known = torch.where(masked.unsqueeze(-1), self._mask_vector, known)
         drafts = clean.clone()
         drafts[:, 1:] += known
@@ -289,7 +292,7 @@ class FrozenDynamics:
         """Score the actions of frames (B, K) in view of aims (B,): (B, A, n) float32."""
         proposer = self._proposer
         frames = self.embed(tokens, self._codec.none(len(tokens), device=tokens.device))
-        goals = functional.embedding(aim.goal + self._offsets, self._table)
+        goals = self._look_up(self._table, aim.goal)
         frames = proposer.embed(frames, goals, self.two_hot.encode(aim.wanted), aim)
         frames = self._beside(self._proposer_blocks, frames, time, hidden, cache)
         outputs = proposer.transformer.norm(frames).to(self.dtype)
@@ -350,8 +353,8 @@ class FrozenDynamics:
         """
         outcome = hidden[:, 0]
         if self._aftermath is not None:
-            embedded = functional.embedding(tokens + self._offsets, self._table)
-            outcome = self._aftermath(outcome.to(self.dtype), embedded.to(self.dtype))
+            embedded = self._look_up(self._table, tokens)
+            outcome = self._aftermath(outcome, embedded.to(self.dtype))
         logits = functional.linear(outcome, *self._outcome).float()
         return self.two_hot.decode(logits[:, :-1]), logits[:, -1].sigmoid()
 

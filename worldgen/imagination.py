@@ -235,9 +235,7 @@ class Imagination:
         recent = self._recent()
         frame = _Frame(self, self._network.embed(self.tokens, actions), recent)
         self._move_on(self._sampler.sample(frame), recent)
-        reward, termination = self._network.outcome(frame.outputs, self.tokens)
-        # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
-        return ImaginedStep(self.tokens.clone(), reward, termination, termination > 0.5)
+        return self._imagined(frame.outputs)
 
     @torch.inference_mode()
     def follow(self, actions: Tensor, tokens: Tensor) -> None:
@@ -296,7 +294,7 @@ class Imagination:
         both, sureness = self._choose(torch.cat(outputs), recents)
         first, tokens = both.chunk(2)
         self._move_on(first, recent)
-        recent = self._recent()
+        made, recent = self._imagined(outputs[0]), self._recent()
         rows = (sureness[self.num_rows :] < self.sampler.flight_confidence).nonzero().flatten()
         if len(rows):
             clean = network.embed(first[rows], next_actions[rows])
@@ -312,14 +310,9 @@ class Imagination:
             self.network_passes += len(rows) / self.num_rows
             tokens[rows] = self._choose(again, recent.rows(rows))[0]
             outputs[1][rows] = again
-        outcome = network.outcome(outputs[1], tokens)
         self._move_on(tokens, recent)
         self._outputs = None
-        reward, ends = network.outcome(outputs[0], first)
-        return (
-            ImaginedStep(first, reward, ends, ends > 0.5),
-            ImaginedStep(tokens.clone(), *outcome, outcome[1] > 0.5),
-        )
+        return made, self._imagined(outputs[1])
 
     @torch.inference_mode()
     def propose(self, aim: Aim) -> Tensor:
@@ -360,6 +353,12 @@ class Imagination:
             else:
                 steps.append(self.step(actions[:, here]))
         return steps
+
+    def _imagined(self, outputs: Tensor) -> ImaginedStep:
+        """Give the step that led to `tokens`, and of which the network's outputs are."""
+        reward, termination = self._network.outcome(outputs, self.tokens)
+        # A copy: `reset_rows` writes the next first frames into the engine's own tensor.
+        return ImaginedStep(self.tokens.clone(), reward, termination, termination > 0.5)
 
     def _choose(self, outputs: Tensor, recent: Recent) -> tuple[Tensor, Tensor]:
         """Make frames of a pass's outputs: tokens (R, K), and how sure the likeliest are (R,)."""
