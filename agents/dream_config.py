@@ -68,6 +68,8 @@ class DreamConfig(Config):
     """Transitions in a minibatch."""
     n_epochs: int = 8
     """Passes over each rollout."""
+    real_epochs: int = 0
+    """Passes over the real environment steps that the policy has just made, before the dream."""
     learning_rate: float = 5e-4
     """Of the policy; the optimizer's state is kept from round to round."""
     logit_shrink: float = 0.3
@@ -102,6 +104,7 @@ class DreamConfig(Config):
         ):
             require(getattr(self, name) >= 1, name, "be at least 1", getattr(self, name))
         amounts = (
+            "real_epochs",
             "initial_steps",
             "tokenizer_steps",
             "initial_model_steps",

@@ -29,6 +29,7 @@ from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults, observ
 from worldgen.agents.dream_training import DreamProgress, is_stuck, shrink_logits, train_in_dream
 from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor
+from worldgen.agents.real_update import train_on_real
 from worldgen.agents.remembering_ppo import RememberingPPO, policy_with_memory
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
@@ -283,9 +284,8 @@ class DreamPPO(RememberingPPO):
         config, longest = self.config, self.config.horizon
         if not self.round or not self._round_timesteps:
             return {}
-        newest = self.episodes.since(self.episodes.num_steps - self._round_timesteps)
         seed = derived_seed(self._entropy, "foresee", self.round)
-        right = foreseen(self.world_model, newest, longest, seed)
+        right = foreseen(self.world_model, self._newest(), longest, seed)
         self.dream_horizon = trusted_horizon(
             right, longest, config.least_right, min(config.shortest_horizon, longest)
         )
@@ -334,6 +334,7 @@ class DreamPPO(RememberingPPO):
             memory=self.config.memory,
             seed=derived_seed(self._entropy, "dream", self.round),
         )
+        from_real = self._learn_from_real(dream)
         tries_again = self._tries_again()
         with self._progress("dream", timesteps) as bar:
             self.imagined_timesteps, metrics = train_in_dream(
@@ -343,9 +344,20 @@ class DreamPPO(RememberingPPO):
                 imagined_timesteps=self.imagined_timesteps,
                 callback=DreamProgress(bar),
             )
-        metrics["dream/tries_again"] = float(tries_again)
+        metrics = {**metrics, **from_real, "dream/tries_again": float(tries_again)}
         self._record(metrics)
         return metrics
+
+    def _learn_from_real(self, dream: ImaginedVecEnv) -> dict[str, float]:
+        """Train on what the policy did in this round; in the first one it did nothing."""
+        dreams_again = self._noted_round == self.round
+        if dreams_again or not (self.config.real_epochs and self.round and self._round_timesteps):
+            return {}
+        return train_on_real(self, self._newest(), dream, self.config.real_epochs)
+
+    def _newest(self) -> Episodes:
+        """Give this round's real episodes."""
+        return self.episodes.since(self.episodes.num_steps - self._round_timesteps)
 
     def _tries_again(self) -> bool:
         """Note what the round's real episodes brought; shrink the logits of a policy that is stuck.
@@ -357,8 +369,7 @@ class DreamPPO(RememberingPPO):
         if not self._round_timesteps or self._noted_round == self.round:
             return False  # no collection, or a dream that was broken off and is made again
         self._noted_round = self.round
-        newest = self.episodes.since(self.episodes.num_steps - self._round_timesteps)
-        brought = float(np.mean([episode.total_reward for episode in newest]))
+        brought = float(np.mean([episode.total_reward for episode in self._newest()]))
         self._record({"rollout/round_return": brought})
         if self.round == 0:
             self._random_return = brought

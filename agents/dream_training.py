@@ -5,6 +5,7 @@ Classes:
 
 Functions:
     train_in_dream: improve an agent's policy in a dream.
+    learner_for: the PPO that improves an agent's policy.
     is_stuck: whether a policy no longer gets better.
     shrink_logits: let a policy try again what it gave up.
 """
@@ -30,7 +31,7 @@ from torch import nn
 
 from worldgen.progress import Progress
 
-__all__ = ["DreamProgress", "is_stuck", "shrink_logits", "train_in_dream"]
+__all__ = ["DreamProgress", "is_stuck", "learner_for", "shrink_logits", "train_in_dream"]
 
 _EPISODES_IN_MEANS = 500
 
@@ -72,10 +73,8 @@ def train_in_dream(
     Returns:
         Imagined environment steps made so far, and the means of "dream/..." and "train/...".
     """
-    learner = _learner(agent, dream)
+    learner = learner_for(agent, dream)
     learner.num_timesteps = imagined_timesteps
-    learner._n_updates = agent._n_updates
-    learner.set_logger(Logger(folder=None, output_formats=[]))
     learner.learn(timesteps, callback=callback, log_interval=sys.maxsize, reset_num_timesteps=False)
     agent._n_updates = learner._n_updates
     metrics = {
@@ -131,15 +130,20 @@ def shrink_logits(policy: ActorCriticPolicy, factor: float) -> bool:
     return True
 
 
-def _learner(agent: PPO, dream: VecEnv) -> PPO:
-    """Make a PPO whose policy, optimizer included, is the agent's."""
+def learner_for(agent: PPO, dream: VecEnv) -> PPO:
+    """Make a PPO whose policy, optimizer included, is the agent's, and which logs to nowhere.
+
+    Args:
+        agent: Whose policy learns.
+        dream: Where.
+    """
     remaining = agent._current_progress_remaining
     clip_range: Any = agent.clip_range  # a schedule once the agent is set up
 
     def shared_policy(*args: object, **kwargs: object) -> ActorCriticPolicy:
         return agent.policy
 
-    return PPO(
+    learner = PPO(
         shared_policy,  # type: ignore[arg-type]
         dream,
         learning_rate=lambda _: agent.lr_schedule(remaining),
@@ -157,3 +161,6 @@ def _learner(agent: PPO, dream: VecEnv) -> PPO:
         stats_window_size=_EPISODES_IN_MEANS,
         device=agent.device,
     )
+    learner._n_updates = agent._n_updates
+    learner.set_logger(Logger(folder=None, output_formats=[]))
+    return learner

@@ -1,0 +1,125 @@
+"""PPO on the real environment steps that a policy has just made.
+
+Functions:
+    train_on_real: improve an agent's policy by its newest real episodes.
+    real_rollout: these episodes as SB3's rollout buffer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.vec_env import VecEnv
+
+from worldgen.agents.dream_training import learner_for
+from worldgen.agents.real_memory import RealMemory
+from worldgen.agents.remembering_ppo import RememberingPPO
+from worldgen.data.episode import Episode
+from worldgen.data.episodes import Episodes
+from worldgen.envs.observation_view import MEMORY
+from worldgen.spaces import unflatten
+
+__all__ = ["real_rollout", "train_on_real"]
+
+
+def train_on_real(
+    agent: RememberingPPO, episodes: Episodes, dream: VecEnv, n_epochs: int
+) -> dict[str, float]:
+    """Improve the policy of `agent` by PPO on episodes that it has just played.
+
+    Policy, optimizer and hyper-parameters are the agent's own, as in `train_in_dream`.
+
+    Args:
+        agent: Whose policy learns, and played.
+        episodes: Of its environment.
+        dream: The environment of the dream that follows, for its spaces.
+        n_epochs: Passes over the episodes.
+
+    Returns:
+        The means of SB3's "train/...", named "real_train/...".
+    """
+    learner = learner_for(agent, dream)
+    learner.n_epochs, learner.rollout_buffer = n_epochs, real_rollout(agent, episodes)
+    learner.train()
+    agent._n_updates = learner._n_updates
+    return {
+        f"real_{name}": float(value)
+        for name, value in learner.logger.name_to_value.items()
+        if name.startswith("train/")
+    }
+
+
+def real_rollout(agent: RememberingPPO, episodes: Episodes) -> RolloutBuffer:
+    """Give episodes as the rollout of one row, with values and log-probabilities as they are now.
+
+    Where an episode did not terminate, because of a time limit or of the collection's end, the
+    value of its last observation is added to its last reward, as in SB3.
+
+    Args:
+        agent: Whose policy played.
+        episodes: Of its environment.
+    """
+    policy = agent.policy
+    is_dict = isinstance(policy.observation_space, spaces.Dict)
+    made: type[RolloutBuffer] = DictRolloutBuffer if is_dict else RolloutBuffer
+    rollout = made(
+        episodes.num_steps,
+        policy.observation_space,
+        policy.action_space,
+        agent.device,
+        gae_lambda=agent.gae_lambda,
+        gamma=agent.gamma,
+    )
+    policy.set_training_mode(False)
+    for episode in episodes:
+        _add(rollout, agent, episode)
+    # Nothing follows the last episode: what it would have brought is in its last reward.
+    rollout.compute_returns_and_advantage(torch.zeros(1), np.ones(1))
+    return rollout
+
+
+@torch.no_grad()
+def _add(rollout: RolloutBuffer, agent: RememberingPPO, episode: Episode) -> None:
+    policy, length = agent.policy, len(episode)
+    shown, _ = policy.obs_to_tensor(_as_shown(agent, episode))
+    before = _each(shown, lambda part: part[:-1])
+    actions = torch.as_tensor(episode.actions, device=agent.device)
+    values = policy.predict_values(shown).flatten()
+    log_probs = policy.evaluate_actions(before, actions)[1]
+    rewards = episode.rewards.copy()
+    if not episode.terminated[-1]:
+        rewards[-1] += agent.gamma * float(values[-1])
+    for step in range(length):
+        rollout.add(
+            _each(before, lambda part, at=step: part[at : at + 1].cpu().numpy()),
+            episode.actions[step : step + 1],
+            rewards[step : step + 1],
+            np.array([step == 0]),
+            values[step : step + 1],
+            log_probs[step : step + 1],
+        )
+
+
+def _as_shown(agent: RememberingPPO, episode: Episode) -> Any:
+    """Give what the policy saw, (T + 1, ...)."""
+    frames, length = episode.observations, len(episode)
+    if not agent.config.memory:
+        return unflatten(agent._real_space, frames)
+    memory, state, summaries = RealMemory(agent.world_model), None, []
+    for time in range(length + 1):
+        frame = {path: values[time : time + 1] for path, values in frames.items()}
+        summaries.append(memory.read(frame, state, np.array([time == 0])))
+        if time < length:
+            state = memory.after(episode.actions[time : time + 1])
+    return {**frames, MEMORY: np.concatenate(summaries)}
+
+
+def _each(shown: Any, change: Any) -> Any:
+    """Apply `change` to an observation, or to each part of a Dict."""
+    if isinstance(shown, dict):
+        return {name: change(part) for name, part in shown.items()}
+    return change(shown)
