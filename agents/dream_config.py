@@ -79,6 +79,9 @@ class DreamConfig(Config):
     """Rounds without a better mean return in the real environment after which that is done."""
     gamma: float = 0.98
     """Discount."""
+    stuck_gamma: float = 0.95
+    """Discount, if it is the smaller one, from the first time on that the policy no longer gets
+    better: a dream that forgets lets an agent wait for something better, which pays less so."""
     gae_lambda: float = 0.95
     """Bias and variance of the advantages (GAE)."""
     clip_range: float = 0.2
@@ -117,7 +120,7 @@ class DreamConfig(Config):
         )
         for name in amounts:
             require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))
-        for name in ("gamma", "gae_lambda", "least_right", "logit_shrink"):
+        for name in ("gamma", "stuck_gamma", "gae_lambda", "least_right", "logit_shrink"):
             require(0 <= getattr(self, name) <= 1, name, "be in [0, 1]", getattr(self, name))
         for name in ("learning_rate", "clip_range", "max_grad_norm"):
             require(getattr(self, name) > 0, name, "be over 0", getattr(self, name))

@@ -45,8 +45,8 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     Vectors of real numbers are dreamt by `replay_model_config`, further ahead and from one row, so
     that a round sees how a long episode ends, and without a bonus for novelty: where rewards come
     with every step, it is in the way; where they never come, as on MountainCar, set it. Such a
-    policy does not try again what it gave up (`logit_shrink`): the mean of a round's few long
-    episodes says little about whether it is stuck.
+    policy does not try again what it gave up (`logit_shrink`, `stuck_gamma`): the mean of a round's
+    few long episodes says little about whether it is stuck.
 
     Numbers of states alone, as FrozenLake shows, mostly come from worlds of chance, so that reward
     and termination are read off the next frame too. All else has the defaults of the configs.
@@ -72,6 +72,7 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
             dream_steps_per_round=40_000,
             novelty=0.0,
             logit_shrink=1.0,
+            stuck_gamma=1.0,
             fresh_rounds=False,
         )
     model = replay_model_config(space)

@@ -360,7 +360,9 @@ class DreamPPO(RememberingPPO):
         return self.episodes.since(self.episodes.num_steps - self._round_timesteps)
 
     def _tries_again(self) -> bool:
-        """Note what the round's real episodes brought; shrink the logits of a policy that is stuck.
+        """Note what the round's real episodes brought; let a policy that is stuck try again.
+
+        Its logits are shrunk, and from the first time on it looks less far ahead.
 
         Episodes that the collection cut count with what they had. As long as no round has brought
         more than the random one, the policy has given nothing up; and behind the last collection
@@ -381,10 +383,13 @@ class DreamPPO(RememberingPPO):
         if not is_stuck(self._round_returns[self._tried_after :], self.config.patience):
             return False
         self._tried_after = len(self._round_returns)
-        return shrink_logits(self.policy, self.config.logit_shrink)
+        looks_nearer = self.gamma > self.config.stuck_gamma
+        self.gamma = min(self.gamma, self.config.stuck_gamma)
+        return shrink_logits(self.policy, self.config.logit_shrink) or looks_nearer
 
     def _forget_returns(self) -> None:
         """Begin to watch whether the policy gets better."""
+        self.gamma = self.config.gamma
         self._round_returns, self._tried_after, self._random_return = [], 0, -np.inf
 
     def _record(self, metrics: Mapping[str, float]) -> None:

@@ -12,7 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from tests.agents.small_agents import GRID, VECTOR, make_agent, some_episodes
 from worldgen.agents import DreamPPO, dream_ppo
-from worldgen.agents.dream_training import is_stuck, shrink_logits
+from worldgen.agents.dream_training import is_stuck, learner_for, shrink_logits
 
 SEEN = spaces.Box(-1.0, 1.0, (3,))
 OBSERVATIONS = torch.tensor([[0.5, -1.0, 0.2], [1.0, 0.0, -0.3]])
@@ -139,7 +139,33 @@ def test_an_agent_that_is_stuck_tries_again(monkeypatch, script, tried):
     def learn(agent):
         agent.learn(64 + 8 * 32)
 
-    assert rounds_that_tried_again(monkeypatch, script, paid_agent(), learn) == tried
+    agent = paid_agent()
+    assert rounds_that_tried_again(monkeypatch, script, agent, learn) == tried
+    assert agent.gamma == (0.95 if tried else 0.98)
+
+
+@pytest.mark.parametrize(("gamma", "after"), [(0.97, 0.95), (0.9, 0.9)])
+def test_from_then_on_its_dreams_look_less_far_ahead(monkeypatch, tmp_path, gamma, after):
+    seen = []
+
+    def noting(agent, dream, *arguments, **options):
+        seen.append(agent.gamma)
+        assert learner_for(agent, dream).gamma == agent.gamma
+        return real(agent, dream, *arguments, **options)
+
+    real = dream_ppo.train_in_dream
+    monkeypatch.setattr(dream_ppo, "train_in_dream", noting)
+    agent = paid_agent(gamma=gamma)
+
+    def learn(agent):
+        agent.learn(64 + 5 * 32)
+
+    rounds_that_tried_again(monkeypatch, [0.0, 1.0, 0.9, 0.8, 2.0, 3.0], agent, learn)
+    assert seen == [gamma] * 3 + [after] * 3
+    agent.save(tmp_path / "agent.zip")
+    assert DreamPPO.load(tmp_path / "agent.zip", device="cpu").gamma == after
+    agent._forget_returns()
+    assert agent.gamma == gamma
 
 
 def test_a_trained_agent_that_is_stuck_from_the_beginning_tries_again(monkeypatch):
