@@ -87,7 +87,7 @@ def _add(rollout: RolloutBuffer, agent: RememberingPPO, episode: Episode) -> Non
     policy, length = agent.policy, len(episode)
     shown, _ = policy.obs_to_tensor(_as_shown(agent, episode))
     before = _each(shown, lambda part: part[:-1])
-    actions = torch.as_tensor(episode.actions, device=agent.device)
+    actions = torch.as_tensor(episode.actions, dtype=torch.float32, device=agent.device)
     values = policy.predict_values(shown).flatten()
     log_probs = policy.evaluate_actions(before, actions)[1]
     rewards = episode.rewards.copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 
@@ -23,6 +24,7 @@ from tests.agents.small_agents import (
 from worldgen.agents.dream_training import learner_for
 from worldgen.agents.real_env import EpisodeRecorder
 from worldgen.agents.real_update import real_rollout
+from worldgen.data import Episode, Episodes
 from worldgen.envs.observation_view import MEMORY
 
 NUM_STEPS = 150
@@ -120,6 +122,25 @@ def test_saved_amid_and_loaded_equals_undisturbed(tmp_path):
 def test_a_single_real_step_is_no_obstacle():
     agent = make_agent(n_envs=1, steps_per_round=1, initial_steps=8, real_epochs=1).learn(9)
     assert agent.num_timesteps == 9
+
+
+@pytest.mark.parametrize("actions", [spaces.MultiBinary(3), spaces.MultiDiscrete([2, 3])])
+def test_actions_of_several_entries(actions):
+    rows = np.random.default_rng(0)
+    observations = rows.uniform(-1, 1, (9, 3)).astype(np.float32)
+    episode = Episode(
+        observations={"observation": observations},
+        actions=np.stack([actions.sample() for _ in range(8)]),
+        rewards=np.ones(8, np.float32),
+        terminated=np.arange(8) == 7,
+        truncated=np.zeros(8, bool),
+    )
+    episodes = Episodes(spaces.Box(-1, 1, (3,)), actions, [episode])
+    agent = make_agent(None, "MlpPolicy", episodes=episodes)
+    rollout = real_rollout(agent, episodes)
+    assert np.array_equal(rollout.actions[:, 0], episode.actions)
+    assert (rollout.log_probs < 0).all()
+    assert rollout.returns[-1, 0] == pytest.approx(1.0)
 
 
 def test_buffers_are_sb3s_own():
