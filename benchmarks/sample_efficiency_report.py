@@ -29,6 +29,8 @@ Runs = Mapping[str, Mapping[str, Sequence[Piece]]]
 
 _ARMS = ("dream_ppo", "ppo", "dqn")
 _NAMES = {"dream_ppo": "DreamPPO", "ppo": "PPO", "dqn": "DQN"}
+_COLUMNS = 4
+"""Most plots side by side."""
 _HELD_OUT = "episodes, of seeds that no training uses"
 
 
@@ -253,8 +255,12 @@ def _origin(runs: Runs) -> str:
 
 def _figure(runs: Runs, key: str, label: str) -> bytes:
     """Draw each task's evaluations over `key` of the curves."""
-    figure, every = new_figure((4.6 * len(runs), 4.2), [1.0] * len(runs))
-    for axes, (task, arms) in zip(every, runs.items(), strict=True):
+    columns = min(_COLUMNS, len(runs))
+    rows = -(-len(runs) // columns)
+    figure, every = new_figure((4.6 * columns, 4.2 * rows), [1.0] * columns, rows)
+    for axes in every[len(runs) :]:
+        axes.remove()
+    for axes, (task, arms) in zip(every, runs.items(), strict=False):
         made = next(iter(arms.values()))[0]["settings"]
         goal = made["solved_return"]
         value = "success" if goal is None else "mean_return"

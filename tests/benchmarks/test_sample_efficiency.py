@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import struct
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -234,6 +235,17 @@ def test_every_arm_runs_to_its_budget_and_is_censored_there(table, folders):
         assert (folders["output"] / name).read_bytes().startswith(b"\x89PNG")
     written = json.loads((folders["output"] / "sample_efficiency.json").read_text())
     assert written["summary"]["small"]["arms"]["ppo"]["solved"] == 0
+
+
+def test_plots_of_many_tasks_stand_in_rows_of_four(table, folders):
+    (run,) = main(replace(CONFIG, arms=("ppo",)), **folders)["runs"]
+    tasks = [{**run, "settings": {**run["settings"], "task": f"task {n}"}} for n in range(5)]
+    sizes = {}
+    for count in (1, 5):
+        write_report(tasks[:count], run["provenance"], folders["output"])
+        header = (folders["output"] / "sample_efficiency.png").read_bytes()[16:24]
+        sizes[count] = struct.unpack(">II", header)
+    assert sizes[5] == (pytest.approx(4 * sizes[1][0], abs=4), 2 * sizes[1][1])
 
 
 def test_equal_seeds_give_equal_curves(table):

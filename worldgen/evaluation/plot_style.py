@@ -56,13 +56,14 @@ def require_matplotlib() -> None:
 
 
 def new_figure(
-    size: tuple[float, float], width_ratios: Sequence[float]
+    size: tuple[float, float], width_ratios: Sequence[float], rows: int = 1
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure with axes side by side.
+    """Make a figure with axes side by side, in one row or more.
 
     Args:
         size: Width and height in inches.
-        width_ratios: One for each of the axes.
+        width_ratios: One for each of the axes of a row.
+        rows: How many; the axes are given row by row.
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
@@ -73,8 +74,8 @@ def new_figure(
 
     figure = Figure(figsize=size, dpi=_DPI, facecolor=BACKGROUND, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(width_ratios), width_ratios=width_ratios, squeeze=False)
-    every = list(axes[0])
+    axes = figure.subplots(rows, len(width_ratios), width_ratios=width_ratios, squeeze=False)
+    every = list(axes.flat)
     for one in every:
         style_axes(one)
     return figure, every
