@@ -34,6 +34,7 @@ from worldgen.agents.remembering_ppo import RememberingPPO, policy_with_memory
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
 from worldgen.data.episodes import Episodes
+from worldgen.device import resolve_device
 from worldgen.envs import ImaginedVecEnv
 from worldgen.memory import release_memory
 from worldgen.progress import Progress
@@ -145,6 +146,7 @@ class DreamPPO(RememberingPPO):
         self._model_config, self._world_model = model_config, world_model
         if world_model is not None and device == "auto":
             device = world_model.device
+        device = resolve_device(device)
         if policy in ("MlpPolicy", "MultiInputPolicy"):
             policy_kwargs = {"features_extractor_class": SymbolicExtractor, **(policy_kwargs or {})}
         if self.config.memory:

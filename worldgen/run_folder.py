@@ -130,6 +130,7 @@ class RunFolder:
         command: str = "",
         overwrite: bool = False,
         resume: bool = False,
+        may_grow: str | None = None,
     ) -> Self:
         """Begin a run, or go on with one.
 
@@ -140,6 +141,8 @@ class RunFolder:
             command: Command line, for run.json.
             overwrite: Remove what an earlier run wrote to the folder.
             resume: Go on with the run in the folder, or begin where there is none.
+            may_grow: Name of a number in `config` of which a run may be given more. What was
+                measured of it before is measured again.
 
         Raises:
             CheckpointError: If there is a run and neither `overwrite` nor `resume` is set, the
@@ -149,7 +152,9 @@ class RunFolder:
         if overwrite and resume:
             raise CheckpointError("`overwrite` and `resume` exclude each other: choose one")
         if folder._begun() and resume:
-            folder._check_same(config)
+            if folder._check_same(config, may_grow):
+                folder.forget_stages()
+                write_json(folder.config, config)
             folder._note_start(command, seed)
             return folder
         folder._clear(overwrite or resume)
@@ -200,16 +205,20 @@ class RunFolder:
         """Whether a run left its record and its config here."""
         return self.record.is_file() and self.config.is_file()
 
-    def _check_same(self, config: Mapping[str, Any]) -> None:
+    def _check_same(self, config: Mapping[str, Any], may_grow: str | None) -> bool:
+        """Refuse another config than the run's; tell whether it has grown where it may."""
         own, new = _flat(read_json(self.config)), _flat(json.loads(json.dumps(config)))
+        before, now = (values.get(may_grow or "") for values in (own, new))
+        grown = isinstance(before, int) and isinstance(now, int) and now > before
         # Another environment, or dataset, has other defaults, which nobody set.
         first = ("environment", "dataset")
         for name in sorted(own.keys() | new.keys(), key=lambda n: (not n.startswith(first), n)):
-            if own.get(name) != new.get(name):
+            if own.get(name) != new.get(name) and not (name == may_grow and grown):
                 raise CheckpointError(
                     f"{self.path} was begun with {name} = {own.get(name)!r}, now it is "
                     f"{new.get(name)!r}: resume with the same settings, or choose another folder"
                 )
+        return grown
 
     def _clear(self, overwrite: bool) -> None:
         if not self.path.exists():

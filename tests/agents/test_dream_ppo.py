@@ -340,7 +340,8 @@ def test_set_env_goes_on_in_another_environment():
         ({"batch_size": 33}, ConfigError, r"`batch_size` must be in \[2, .* = 32\], got 33"),
         ({"gamma": 1.5}, ConfigError, r"`gamma` must be in \[0, 1\], got 1.5"),
         ({"env": "Cartpole-v1"}, EnvironmentIdError, "did you mean 'CartPole-v1'"),
-        ({"device": "abacus"}, RuntimeError, "abacus"),
+        ({"device": "abacus"}, ConfigError, "abacus"),
+        ({"device": "cuda:77"}, ConfigError, "a device of this machine"),
         (
             {"model_config": WorldModelConfig(training=DynamicsTrainingConfig(gradient_steps=5))},
             ConfigError,

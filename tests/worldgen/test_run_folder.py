@@ -94,6 +94,18 @@ def test_resume_wants_the_same_settings(tmp_path):
         begin(tmp_path, overwrite=True, resume=True)
 
 
+def test_a_run_may_be_given_more_of_one_thing(tmp_path):
+    folder = begin(tmp_path)
+    folder.finish_stage("training", {"steps": 8})
+    for other in ({**CONFIG, "seed": 2}, {**CONFIG, "seed": 9, "model": {"width": 1}}):
+        with pytest.raises(CheckpointError, match="was begun with"):
+            begin(tmp_path, other, resume=True, may_grow="seed")
+    assert folder.stages() == {"training": {"steps": 8}}
+    begin(tmp_path, {**CONFIG, "seed": 9}, resume=True, may_grow="seed")
+    assert folder.stages() == {}
+    assert read_json(folder.config)["seed"] == 9
+
+
 def test_open_wants_a_run(tmp_path):
     with pytest.raises(CheckpointError, match="must be a run folder"):
         RunFolder.open(tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,10 +15,14 @@ from worldgen.checkpoint import write_text
 from worldgen.cli.arguments import CommonArguments, Environment, Flag, Wrappers
 from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec
+from worldgen.device import resolve_device
 from worldgen.run_folder import RunFolder, read_json
 from worldgen.world_model import WorldModelConfig
 
 __all__ = ["Arguments", "JudgementConfig", "refuse_unused_steps", "run", "show_results"]
+
+
+_TIMESTEPS = 5_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +61,9 @@ class Arguments(CommonArguments):
     """Wrapper around it, as module:Class; may be repeated, the innermost first."""
     run: Path | None = None
     """Folder of the run; by default runs/ENV, with the wrappers' class names behind it."""
-    timesteps: int = 5_000
-    """Real environment steps that may be used."""
+    timesteps: int | None = None
+    """Real environment steps that may be used: 5,000 if nothing is said, or with --resume as many
+    as before. More than before let the run go on."""
     num_envs: int = 4
     """Real environments that are stepped side by side; 1 where vectors of reals are seen."""
     resume: Flag = False
@@ -95,6 +100,13 @@ class Arguments(CommonArguments):
         """How to make the environment."""
         return EnvironmentSpec(id=self.env, wrappers=self.wrapper)
 
+    def with_timesteps(self) -> Self:
+        """Say how many real environment steps may be used, where the user did not."""
+        own = None
+        if self.timesteps is None and self.resume and (self.folder / "config.json").is_file():
+            own = read_json(self.folder / "config.json").get("timesteps")
+        return replace(self, timesteps=self.timesteps or own or _TIMESTEPS)
+
     def goes_on(self) -> str:
         """Say how to go on after Ctrl-C."""
         return f"--resume goes on with {self.folder}" if self.folder.exists() else ""
@@ -124,8 +136,11 @@ def run(arguments: Arguments) -> None:
     require(arguments.dataset is None, "--dataset", rule, arguments.dataset)
     require(arguments.num_envs >= 1, "num_envs", "be at least 1", arguments.num_envs)
     rule = f"be at least {arguments.num_envs}, one for each of num_envs"
-    require(arguments.timesteps >= arguments.num_envs, "timesteps", rule, arguments.timesteps)
+    enough = arguments.timesteps is None or arguments.timesteps >= arguments.num_envs
+    require(enough, "timesteps", rule, arguments.timesteps)
     refuse_unused_steps(arguments.model)
+    resolve_device(arguments.device)
+    arguments = arguments.with_timesteps()
     from worldgen.cli.judgement import Judgement
     from worldgen.cli.training import train_agent
 
@@ -137,6 +152,7 @@ def run(arguments: Arguments) -> None:
         command=shlex.join(["worldgen", *sys.argv[1:]]),
         overwrite=arguments.overwrite,
         resume=arguments.resume,
+        may_grow="timesteps",
     )
     print(f"run      {folder.path}", flush=True)
     agent = train_agent(folder, arguments)

@@ -19,6 +19,7 @@ from worldgen.config import Config, require
 from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episodes import Episodes
 from worldgen.data.minari_episodes import load_episodes
+from worldgen.device import resolve_device
 from worldgen.errors import ConfigError, DatasetError, SpaceError
 from worldgen.run_folder import RunFolder
 from worldgen.world_model import WorldModelConfig
@@ -125,6 +126,7 @@ class Arguments(CommonArguments):
 
 def run(arguments: Arguments) -> None:
     """Train, or go on training; measure; film; print the table and where everything is."""
+    resolve_device(arguments.device)
     episodes = _episodes(_checked_dataset(arguments))
     if len(episodes) < 2:
         raise DatasetError(

@@ -47,7 +47,8 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     Agent and world model are in `agent.zip` together, so that a killed run never finds one of
     them newer than the other; `model/` is written from it.
     """
-    agent = _restored(folder, arguments) or _new(folder, arguments)
+    assert arguments.timesteps is not None
+    agent = _restored(folder, arguments, arguments.timesteps) or _new(folder, arguments)
     agent.fit_checkpoint = folder.fit_checkpoint
     if TRAINED in folder.stages():
         return agent
@@ -80,7 +81,7 @@ def finish_training(agent: DreamPPO, folder: RunFolder, **more: Any) -> None:
     )
 
 
-def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
+def _restored(folder: RunFolder, arguments: Arguments, timesteps: int) -> DreamPPO | None:
     """Load the agent of a run that is gone on with; None where it had not begun."""
     if not folder.agent.is_file():
         return None
@@ -101,7 +102,7 @@ def _restored(folder: RunFolder, arguments: Arguments) -> DreamPPO | None:
             "undisturbed run would not have done"
         )
     agent.set_episodes(episodes)
-    nothing_left = arguments.timesteps - agent.num_timesteps < arguments.num_envs
+    nothing_left = timesteps - agent.num_timesteps < arguments.num_envs
     if agent.phase == "collect" and agent.num_timesteps > saved_steps and nothing_left:
         agent.phase = "fit"  # the last collection was over, but for being noted
     due = "measuring" if TRAINED in folder.stages() else f"{agent.phase} of round {agent.round + 1}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.worldgen.cli.conftest import JUDGEMENT, LOOP, MODEL
 from tests.worldgen.cli.short_runs import Killed, kill_at, number_of_films
 from worldgen.agents import DreamPPO
 from worldgen.cli.judgement import Judgement
@@ -174,6 +176,34 @@ def test_resuming_wants_the_same_settings(train, finished):
     ended = train(finished[0], "--resume", "--seed", 5)
     assert ended.code == 1
     assert "was begun with seed = 0, now it is 5" in ended.err
+
+
+def test_a_finished_run_is_given_more_steps(train, command, finished, tmp_path):
+    folder, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
+    shutil.copytree(finished[0], folder)
+    fewer = train(folder, "--resume", "--timesteps", 48)
+    assert "was begun with timesteps = 96, now it is 48" in fewer.err
+    assert train(folder, "--resume", "--timesteps", 144).code == 0
+    assert train(undisturbed, "--timesteps", 144).code == 0
+    assert Episodes.load(RunFolder.open(folder).episodes).num_steps == 144
+    assert read(folder / "report.json")["real_environment_steps"] == 144
+    assert read(folder / "report.json") == read(undisturbed / "report.json")
+    assert comparable(read(folder / "curve.json")) == comparable(read(undisturbed / "curve.json"))
+    unsaid = [option for option in (*LOOP, *MODEL, *JUDGEMENT) if "timesteps" not in option]
+    again = command("train", "MiniGrid-Empty-5x5-v0", "--run", folder, *unsaid, "--resume")
+    assert again.code == 0, again.err
+    assert "next is measuring" in again.out
+    assert read(folder / "config.json")["timesteps"] == 144
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:77"])
+def test_a_device_that_is_not_there_is_named_before_anything_is_written(train, tmp_path, device):
+    ended = train(tmp_path / "run", "--device", device)
+    assert ended.code == 2
+    assert (
+        f"`device` must be 'auto', 'cpu' or a device of this machine, got '{device}'" in ended.err
+    )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,7 @@ def test_another_environment_may_be_named(train, tmp_path):
         (["--wrapper", "a:B"], 2, "must be left out without ENV"),
         (["--judgement.held-out-share", "1"], 2, "held_out_share"),
         (["--model.training.gradient-steps", "7"], 2, "--dream.initial-model-steps"),
+        (["--device", "abacus"], 2, "`device` must be 'auto', 'cpu' or a device"),
     ],
 )
 def test_wrong_arguments_are_named_before_anything_is_written(train, tmp_path, more, code, message):
