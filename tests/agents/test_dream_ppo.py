@@ -335,6 +335,11 @@ def test_set_env_goes_on_in_another_environment():
     [
         ({"horizont": 3}, ConfigError, "has no argument horizont; `DreamConfig` has batch_size"),
         ({"horizon": 0}, ConfigError, "`horizon` must be at least 1, got 0"),
+        ({"horizon": 2.5}, ConfigError, "`horizon` must be an integer, got 2.5"),
+        ({"n_steps": "a"}, ConfigError, "`n_steps` must be an integer, got 'a'"),
+        ({"starts": 0.3}, ConfigError, "`starts` must be a StartConfig, got 0.3"),
+        ({"memory": 1}, ConfigError, "`memory` must be True or False, got 1"),
+        ({"learning_rate": len}, ConfigError, "`learning_rate` must be a number, for which no sch"),
         ({"n_envs": 0}, ConfigError, "`n_envs` must be at least 1, got 0"),
         ({"initial_steps": 0}, ConfigError, "`initial_steps` must be at least 1 without"),
         ({"batch_size": 33}, ConfigError, r"`batch_size` must be in \[2, .* = 32\], got 33"),

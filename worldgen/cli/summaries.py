@@ -67,7 +67,7 @@ def describe_phase(
         "collect": (
             ("real environment steps", "real_timesteps", ",.0f"),
             ("episodes", "episodes", ",.0f"),
-            ("mean return", "ep_rew_mean", ".3f"),
+            ("mean return of the last episodes", "ep_rew_mean", ".3f"),
             ("horizon of dreams", "dream/horizon", ".0f"),
         ),
         "fit": (
