@@ -30,6 +30,7 @@ from stable_baselines3.common.vec_env import (
     unwrap_vec_normalize,
 )
 
+from worldgen.actions import ActionCodec
 from worldgen.config import require
 from worldgen.data.environment import (
     EnvironmentSpec,
@@ -128,6 +129,8 @@ def check_readable(space: spaces.Space[Any], action_space: spaces.Space[Any]) ->
                 "in gymnasium.wrappers.FlattenObservation"
             )
     check_start("action", action_space)
+    if isinstance(action_space, spaces.Box):
+        ActionCodec(action_space)  # says what is wrong with bounds
 
 
 def check_start(kind: str, space: spaces.Space[Any]) -> None:

@@ -295,6 +295,9 @@ def _saved_rows(path: str | pathlib.Path | io.BufferedIOBase) -> int:
 def _check_policy(policy: object, space: spaces.Space[Any]) -> None:
     """Refuse SB3's name of a policy for another kind of observation, in words of our own."""
     is_dict = isinstance(space, spaces.Dict)
+    known = not isinstance(policy, str) or policy in PPO.policy_aliases
+    rule = f"be a class or one of {', '.join(sorted(PPO.policy_aliases))}"
+    require(known, "policy", rule, policy)
     wrong = ("MlpPolicy", "CnnPolicy") if is_dict else ("MultiInputPolicy",)
     rule = f'be "{policy_name(space)}" for a {type(space).__name__} observation space'
     require(policy not in wrong, "policy", rule, policy)

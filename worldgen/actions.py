@@ -53,7 +53,7 @@ class ActionCodec:
             if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
                 raise SpaceError(
                     f"a Box action space must have finite bounds, got {space}: wrap the "
-                    "environment in gymnasium.wrappers.RescaleAction or ClipAction"
+                    "environment in gymnasium.wrappers.TransformAction with a Box that has them"
                 )
             self.num_dims = int(np.prod(space.shape))
         else:

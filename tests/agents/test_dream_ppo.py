@@ -358,6 +358,7 @@ def test_set_env_goes_on_in_another_environment():
             ConfigError,
             "`model_config.tokenizer_gradient_steps` .* `DreamConfig.tokenizer_steps` .* got 5",
         ),
+        ({"policy": "MlPolicy"}, ConfigError, "be a class or one of CnnPolicy, MlpPolicy, MultiIn"),
         ({"env": DICT, "policy": "MlpPolicy"}, ConfigError, '`policy` must be "MultiInputPolicy"'),
         ({"env": DICT, "policy": "CnnPolicy"}, ConfigError, '`policy` must be "MultiInputPolicy"'),
         (
@@ -422,3 +423,12 @@ def test_integers_that_do_not_begin_at_0_are_refused_at_once(kind: str):
 
     with pytest.raises(SpaceError, match=f"ignores the start of the {kind} space"):
         DreamPPO("MlpPolicy", Shifted)
+
+
+def test_continuous_actions_without_bounds_are_refused_at_once():
+    class Unbounded(gym.Env):
+        action_space = spaces.Box(-np.inf, np.inf, (2,))
+        observation_space = spaces.Discrete(4)
+
+    with pytest.raises(SpaceError, match="must have finite bounds"):
+        DreamPPO("MlpPolicy", Unbounded)

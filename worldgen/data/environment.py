@@ -142,7 +142,8 @@ def _import_registering_module(env_id: str, module: str) -> None:
         if not f"{module}.".startswith(f"{error.name}."):
             raise  # The module is there, and needs another one.
         raise EnvironmentIdError(
-            f"environment {env_id!r} cannot be made: there is no module {error.name!r}"
+            f"environment {env_id!r} cannot be made: there is no module {error.name!r}; "
+            "install it, or name its folder in PYTHONPATH"
         ) from error
 
 
@@ -151,7 +152,8 @@ def _unknown_id(env_id: str, name: str) -> str:
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
     remedy = "an id that a package registers needs the package in front: 'package:Name-v0'"
     if close:
-        remedy = f"did you mean {' or '.join(repr(known[match]) for match in close)}?"
+        meant = " or ".join(repr(known[match]) for match in close)
+        remedy = f"did you mean {meant}? If not, {remedy}"
     return f"environment {env_id!r} is not registered: {remedy}"
 
 
