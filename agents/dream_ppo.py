@@ -140,6 +140,7 @@ class DreamPPO(RememberingPPO):
         self._round_returns: list[float] = []  # of those rounds in which the policy acted
         self._random_return: float = -np.inf
         self._tried_after, self._noted_round = 0, -1
+        self._far_gamma: float | None = None  # what `gamma` was before the policy was stuck
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
         self._entropy = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
@@ -386,12 +387,14 @@ class DreamPPO(RememberingPPO):
             return False
         self._tried_after = len(self._round_returns)
         looks_nearer = self.gamma > self.config.stuck_gamma
-        self.gamma = min(self.gamma, self.config.stuck_gamma)
+        if looks_nearer:
+            self._far_gamma, self.gamma = self.gamma, self.config.stuck_gamma
         return shrink_logits(self.policy, self.config.logit_shrink) or looks_nearer
 
     def _forget_returns(self) -> None:
         """Begin to watch whether the policy gets better."""
-        self.gamma = self.config.gamma
+        if self._far_gamma is not None:
+            self.gamma, self._far_gamma = self._far_gamma, None
         self._round_returns, self._tried_after, self._random_return = [], 0, -np.inf
 
     def _record(self, metrics: Mapping[str, float]) -> None:

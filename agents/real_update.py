@@ -7,6 +7,7 @@ Functions:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from worldgen.agents.dream_training import learner_for
 from worldgen.agents.real_memory import RealMemory
@@ -118,7 +120,7 @@ def _as_shown(agent: RememberingPPO, episode: Episode) -> Any:
     return {**frames, MEMORY: np.concatenate(summaries)}
 
 
-def _each(shown: Any, change: Any) -> Any:
+def _each(shown: Any, change: Callable[[Tensor], Any]) -> Any:
     """Apply `change` to an observation, or to each part of a Dict."""
     if isinstance(shown, dict):
         return {name: change(part) for name, part in shown.items()}

@@ -164,8 +164,12 @@ def test_from_then_on_its_dreams_look_less_far_ahead(monkeypatch, tmp_path, gamm
     assert seen == [gamma] * 3 + [after] * 3
     agent.save(tmp_path / "agent.zip")
     assert DreamPPO.load(tmp_path / "agent.zip", device="cpu").gamma == after
+    for _ in range(2):
+        agent._forget_returns()
+        assert agent.gamma == gamma
+    agent.gamma = 0.8  # the user's
     agent._forget_returns()
-    assert agent.gamma == gamma
+    assert agent.gamma == 0.8
 
 
 def test_a_trained_agent_that_is_stuck_from_the_beginning_tries_again(monkeypatch):
