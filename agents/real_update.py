@@ -96,13 +96,14 @@ def _add(rollout: RolloutBuffer, agent: RememberingPPO, episode: Episode) -> Non
     if not episode.terminated[-1]:
         rewards[-1] += agent.gamma * float(values[-1])
     for step in range(length):
+        here = slice(step, step + 1)
         rollout.add(
-            _each(before, lambda part, at=step: part[at : at + 1].cpu().numpy()),
-            episode.actions[step : step + 1],
-            rewards[step : step + 1],
+            _each(before, lambda part, here=here: part[here].cpu().numpy()),  # type: ignore[misc]
+            episode.actions[here],
+            rewards[here],
             np.array([step == 0]),
-            values[step : step + 1],
-            log_probs[step : step + 1],
+            values[here],
+            log_probs[here],
         )
 
 
