@@ -165,7 +165,8 @@ def _one_line(boxed: str, verb: str) -> str:
     if unread:
         kinds = re.sub("[{}]", "", unread[2]).replace("|", " or ")
         text = f"{unread[1]} must be {kinds}, got {unread[3]}"
-    suggested = [option for part in others for option in _suggested(part)]
+    # The parts stand in a random order, one for each option that was not read.
+    suggested = [option for part in sorted(others) for option in _suggested(part)]
     if suggested:
         return f"{text}; did you mean {' or '.join(suggested)}? See worldgen {verb} --help"
     return f"{text}; see worldgen {verb} --help"
