@@ -6,6 +6,7 @@ Classes:
 Functions:
     train_in_dream: improve an agent's policy in a dream.
     learner_for: the PPO that improves an agent's policy.
+    training_means: what SB3 logged of a learner's updates.
     is_stuck: whether a policy no longer gets better.
     shrink_logits: let a policy try again what it gave up.
 """
@@ -31,7 +32,14 @@ from torch import nn
 
 from worldgen.progress import Progress
 
-__all__ = ["DreamProgress", "is_stuck", "learner_for", "shrink_logits", "train_in_dream"]
+__all__ = [
+    "DreamProgress",
+    "is_stuck",
+    "learner_for",
+    "shrink_logits",
+    "train_in_dream",
+    "training_means",
+]
 
 _EPISODES_IN_MEANS = 500
 
@@ -77,11 +85,7 @@ def train_in_dream(
     learner.num_timesteps = imagined_timesteps
     learner.learn(timesteps, callback=callback, log_interval=sys.maxsize, reset_num_timesteps=False)
     agent._n_updates = learner._n_updates
-    metrics = {
-        name: float(value)
-        for name, value in learner.logger.name_to_value.items()
-        if name.startswith("train/")
-    }
+    metrics = training_means(learner)
     recent = learner.ep_info_buffer
     if recent:
         metrics["dream/ep_rew_mean"] = float(safe_mean([info["r"] for info in recent]))
@@ -90,6 +94,12 @@ def train_in_dream(
             metrics["dream/ep_bonus_mean"] = float(safe_mean([info["bonus"] for info in recent]))
     metrics["dream/imagined_timesteps"] = float(learner.num_timesteps)
     return learner.num_timesteps, metrics
+
+
+def training_means(learner: PPO) -> dict[str, float]:
+    """Give the means of "train/..." that SB3 logged of a learner's last update."""
+    logged = learner.logger.name_to_value.items()
+    return {name: float(value) for name, value in logged if name.startswith("train/")}
 
 
 def is_stuck(returns: Sequence[float], patience: int) -> bool:

@@ -7,17 +7,16 @@ Functions:
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
-from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 
-from worldgen.agents.dream_training import learner_for
+from worldgen.agents.dream_training import learner_for, training_means
 from worldgen.agents.real_memory import RealMemory
 from worldgen.agents.remembering_ppo import RememberingPPO
 from worldgen.data.episode import Episode
@@ -48,11 +47,7 @@ def train_on_real(
     learner.n_epochs, learner.rollout_buffer = n_epochs, real_rollout(agent, episodes)
     learner.train()
     agent._n_updates = learner._n_updates
-    return {
-        f"real_{name}": float(value)
-        for name, value in learner.logger.name_to_value.items()
-        if name.startswith("train/")
-    }
+    return {f"real_{name}": value for name, value in training_means(learner).items()}
 
 
 def real_rollout(agent: RememberingPPO, episodes: Episodes) -> RolloutBuffer:
@@ -66,9 +61,8 @@ def real_rollout(agent: RememberingPPO, episodes: Episodes) -> RolloutBuffer:
         episodes: Of its environment.
     """
     policy = agent.policy
-    is_dict = isinstance(policy.observation_space, spaces.Dict)
-    made: type[RolloutBuffer] = DictRolloutBuffer if is_dict else RolloutBuffer
-    rollout = made(
+    assert agent.rollout_buffer_class is not None
+    rollout = agent.rollout_buffer_class(
         episodes.num_steps,
         policy.observation_space,
         policy.action_space,
@@ -90,15 +84,16 @@ def _add(rollout: RolloutBuffer, agent: RememberingPPO, episode: Episode) -> Non
     shown, _ = policy.obs_to_tensor(_as_shown(agent, episode))
     before = _each(shown, lambda part: part[:-1])
     actions = torch.as_tensor(episode.actions, dtype=torch.float32, device=agent.device)
-    values = policy.predict_values(shown).flatten()
-    log_probs = policy.evaluate_actions(before, actions)[1]
+    values = policy.predict_values(shown).flatten().cpu()
+    log_probs = policy.evaluate_actions(before, actions)[1].cpu()
+    seen = _each(before, lambda part: part.cpu().numpy())
     rewards = episode.rewards.copy()
     if not episode.terminated[-1]:
         rewards[-1] += agent.gamma * float(values[-1])
     for step in range(length):
         here = slice(step, step + 1)
         rollout.add(
-            _each(before, lambda part, here=here: part[here].cpu().numpy()),  # type: ignore[misc]
+            _each(seen, operator.itemgetter(here)),
             episode.actions[here],
             rewards[here],
             np.array([step == 0]),
@@ -121,7 +116,7 @@ def _as_shown(agent: RememberingPPO, episode: Episode) -> Any:
     return {**frames, MEMORY: np.concatenate(summaries)}
 
 
-def _each(shown: Any, change: Callable[[Tensor], Any]) -> Any:
+def _each(shown: Any, change: Callable[[Any], Any]) -> Any:
     """Apply `change` to an observation, or to each part of a Dict."""
     if isinstance(shown, dict):
         return {name: change(part) for name, part in shown.items()}

@@ -102,9 +102,9 @@ class Arguments(CommonArguments):
 
     def with_timesteps(self) -> Self:
         """Say how many real environment steps may be used, where the user did not."""
-        own = None
-        if self.timesteps is None and self.resume and (self.folder / "config.json").is_file():
-            own = read_json(self.folder / "config.json").get("timesteps")
+        own, config = None, RunFolder(self.folder).config
+        if self.timesteps is None and self.resume and config.is_file():
+            own = read_json(config).get("timesteps")
         return replace(self, timesteps=self.timesteps or own or _TIMESTEPS)
 
     def goes_on(self) -> str:
