@@ -6,6 +6,7 @@ Classes:
     TokenObservation: a real environment that shows the model's tokens.
     VecTokenObservation: the same around an SB3 `VecEnv`, a whole batch at a time.
     FullyObservedMiniGrid: the whole grid of a MiniGrid environment, the agent and what it carries.
+    NumberedMission: MiniGrid's mission as numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from gymnasium.envs.registration import register, registry
 from worldgen.envs.fully_observed import FullyObservedMiniGrid
 from worldgen.envs.imagined_env import ImaginedEnv
 from worldgen.envs.imagined_vec_env import ImaginedVecEnv
+from worldgen.envs.numbered_mission import NumberedMission
 from worldgen.envs.observation_view import ObservationMode
 from worldgen.envs.token_observation import TokenObservation, VecTokenObservation
 
@@ -23,6 +25,7 @@ __all__ = [
     "FullyObservedMiniGrid",
     "ImaginedEnv",
     "ImaginedVecEnv",
+    "NumberedMission",
     "ObservationMode",
     "TokenObservation",
     "VecTokenObservation",

@@ -38,8 +38,8 @@ class FullyObservedMiniGrid(
       1 for a ball, 2 for a box and color is MiniGrid's number.
 
     Three things stay hidden: what is inside a closed box, the mission (which decides what is
-    rewarded where it differs between episodes), and the clock, on which the size of MiniGrid's
-    reward depends.
+    rewarded where it differs between episodes: put `NumberedMission` around this), and the clock,
+    on which the size of MiniGrid's reward depends.
 
     >>> import minigrid  # registers its ids
     >>> env = FullyObservedMiniGrid(gym.make("MiniGrid-DoorKey-5x5-v0"))

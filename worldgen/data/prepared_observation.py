@@ -123,7 +123,7 @@ def without_text(space: spaces.Space[Any], name: str) -> spaces.Space[Any]:
         return space
     dropped = tuple(key for key in space.spaces if key not in kept)
     if dropped:
-        _log_dropped(name, dropped)
+        _log_dropped(name, dropped, any(_has_several(space.spaces[key]) for key in dropped))
     parts = {key: without_text(child, name) for key, child in kept.items()}
     changed = dropped or any(part is not kept[key] for key, part in parts.items())
     # A list, since a Dict made from a dictionary sorts its keys.
@@ -146,9 +146,23 @@ def _is_text(space: spaces.Space[Any]) -> bool:
     return mission or isinstance(space, spaces.Text)
 
 
+def _has_several(space: spaces.Space[Any]) -> bool:
+    """Whether missions differ in words that `NumberedMission` can count."""
+    return any(len(words) > 1 for words in getattr(space, "ordered_placeholders", None) or ())
+
+
 @functools.cache
-def _log_dropped(name: str, keys: tuple[str, ...]) -> None:
-    logger.info("%s: the text parts %s of its observations are left out", name, ", ".join(keys))
+def _log_dropped(name: str, keys: tuple[str, ...], countable: bool) -> None:
+    parts = ", ".join(keys)
+    if countable:
+        logger.warning(
+            "%s: the text parts %s of its observations are left out, though they differ between "
+            "episodes: worldgen.envs:NumberedMission shows them as numbers",
+            name,
+            parts,
+        )
+    else:
+        logger.info("%s: the text parts %s of its observations are left out", name, parts)
 
 
 def wrapper_chain(env: Env) -> Iterator[Env]:

@@ -140,6 +140,13 @@ def test_text_is_left_out_at_every_depth_and_the_log_says_so_once(caplog):
     assert sum("the text parts words of its" in message for message in messages) == 1
 
 
+@pytest.mark.parametrize(("env_id", "differ"), [(DOOR_KEY, 0), ("MiniGrid-GoToDoor-5x5-v0", 1)])
+def test_missions_that_differ_are_left_out_with_a_warning(env_id, differ, caplog):
+    prepared_observation._log_dropped.cache_clear()
+    prepare_env(gym.make(env_id))
+    assert sum("NumberedMission" in record.getMessage() for record in caplog.records) == differ
+
+
 def test_babyai_missions_are_text_too():
     env = prepare_env(gym.make("BabyAI-GoToRedBallGrey-v0"))
     assert set(env.observation_space.spaces) == {"direction", "image"}
