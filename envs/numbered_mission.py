@@ -66,17 +66,18 @@ class NumberedMission(
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ObservationWrapper.__init__(self, env)
         self._base: Any = env.unwrapped
-        blanks, self._numbers = _spelt_out(self._base.observation_space["mission"])
+        blanks, self._numbers = _spelt_out(self._base.observation_space)
         self.words = tuple(blank for blank in blanks if len(blank) > 1)
         # A list, since a Dict made from a dictionary sorts its keys.
         parts = [(key, part) for key, part in shown.spaces.items() if key != "mission"]
+        self._others = [key for key, _ in parts]
         if self.words:
             parts.append(("mission", spaces.MultiDiscrete([len(words) for words in self.words])))
         self.observation_space = spaces.Dict(parts)
 
     def observation(self, observation: dict[str, Any]) -> dict[str, Any]:
         """Replace the sentence by its numbers."""
-        shown = {key: observation[key] for key in self.observation_space if key != "mission"}
+        shown = {key: observation[key] for key in self._others}
         if not self.words:
             return shown
         mission = self._base.mission
@@ -88,8 +89,9 @@ class NumberedMission(
         return {**shown, "mission": self._numbers[mission].copy()}
 
 
-def _spelt_out(space: Any) -> tuple[list[tuple[str, ...]], dict[str, np.ndarray]]:
+def _spelt_out(shown: Any) -> tuple[list[tuple[str, ...]], dict[str, np.ndarray]]:
     """Give the words of each blank, and the numbers of each mission, without lonely words."""
+    space = shown["mission"]
     if type(space).__name__ != "MissionSpace":  # BabyAI's claims to have one mission
         raise SpaceError(
             f"the missions of a {type(space).__name__} cannot be counted: leave NumberedMission "

@@ -39,11 +39,12 @@ pytestmark = [*OF_SPACES, *OF_RENDERING]
 @pytest.mark.parametrize("env_id", SIZES)
 def test_the_numbers_say_what_the_sentence_says(env_id):
     env = NumberedMission(gym.make(env_id))
-    assert env.observation_space["mission"] == spaces.MultiDiscrete(SIZES[env_id])
+    space: Any = env.observation_space
+    assert space["mission"] == spaces.MultiDiscrete(SIZES[env_id])
     missions = set()
     for seed in range(30):
         observation, _ = env.reset(seed=seed)
-        assert observation in env.observation_space
+        assert observation in space
         said = [env.words[blank][word] for blank, word in enumerate(observation["mission"])]
         mission = env.unwrapped.mission
         assert all(word in mission for word in said)
@@ -56,7 +57,8 @@ def test_the_numbers_say_what_the_sentence_says(env_id):
 
 def test_where_all_missions_are_the_same_there_is_none():
     env = NumberedMission(gym.make("MiniGrid-DoorKey-5x5-v0"))
-    assert list(env.observation_space) == ["direction", "image"]
+    space: Any = env.observation_space
+    assert list(space) == ["direction", "image"]
     assert set(env.reset(seed=0)[0]) == {"direction", "image"}
 
 
