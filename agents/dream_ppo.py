@@ -319,8 +319,21 @@ class DreamPPO(RememberingPPO):
             checkpoint=self.fit_checkpoint,
             checkpoint_every=_CHECKPOINT_EVERY,
         )
+        if first:
+            self._standardise_numbers()
         self._record({f"model/{name}": value for name, value in result.metrics.items()})
         return dict(result.metrics)
+
+    def _standardise_numbers(self) -> None:
+        """Let a policy that has learned nothing yet see vectors in units of their deviation."""
+        paths = self.episodes[0].observations
+        shown = {
+            path: np.concatenate([episode.observations[path] for episode in self.episodes])
+            for path in paths
+        }
+        for module in self.policy.modules():
+            if isinstance(module, SymbolicExtractor):
+                module.standardise(shown)
 
     def _dream_phase(self) -> dict[str, float]:
         first = self.round == 0

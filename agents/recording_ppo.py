@@ -10,6 +10,7 @@ import copy
 import io
 import logging
 import pathlib
+import zipfile
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -34,8 +35,9 @@ from worldgen.agents.real_env import (
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
 from worldgen.data.episodes import Episodes
-from worldgen.errors import ConfigError, DatasetError, SpaceError
+from worldgen.errors import CheckpointError, ConfigError, DatasetError, SpaceError
 from worldgen.progress import Progress
+from worldgen.spaces import in_short
 
 __all__ = ["RecordingPPO"]
 
@@ -176,8 +178,20 @@ class RecordingPPO(PPO):
             env: As in the constructor.
             force_reset: Whether `learn` resets it first.
         """
-        super().set_env(as_vec_env(env, self.n_envs), force_reset)
+        rows = as_vec_env(env, self.n_envs)
+        self.check_spaces(raw_space(rows), rows.action_space)
+        super().set_env(rows, force_reset)
         self._environment = self._environment or environment_of(env)
+
+    def check_spaces(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
+    ) -> None:
+        """Make sure that an environment shows and takes what the agent was made for.
+
+        Raises:
+            SpaceError: If it does not.
+        """
+        _check_spaces((self._real_space, self.action_space), (observation_space, action_space))
 
     def _collect(
         self,
@@ -256,8 +270,16 @@ class RecordingPPO(PPO):
                 not know are counted as made after it was saved, with a warning.
             n_envs: Rows, where `env` does not say; None for as many as it had.
             **kwargs: Attributes to change.
+
+        Raises:
+            CheckpointError: If there is no agent, or none that can be read.
+            SpaceError: If the environment has other spaces than the agent's.
         """
-        rows = None if env is None else as_vec_env(env, n_envs or _saved_rows(path))
+        saved = _saved(path)
+        rows = None if env is None else as_vec_env(env, n_envs or int(saved["n_envs"]))
+        if rows is not None:
+            own = saved["_real_space"], saved["action_space"]
+            _check_spaces(own, (raw_space(rows), rows.action_space))
         agent = super().load(
             path,
             rows,
@@ -283,13 +305,32 @@ class RecordingPPO(PPO):
         return agent
 
 
-def _saved_rows(path: str | pathlib.Path | io.BufferedIOBase) -> int:
-    """Look up how many rows of the environment a saved agent had."""
-    data, _, _ = load_from_zip_file(path, device="cpu")
+def _saved(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any]:
+    """Look up the attributes of a saved agent."""
+    try:
+        data, _, _ = load_from_zip_file(path, device="cpu")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no saved agent at {path}") from error
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is no saved agent, or a damaged one: {error}") from error
     if isinstance(path, io.BufferedIOBase):
         path.seek(0)
-    assert data is not None
-    return int(data["n_envs"])
+    if data is None or "_real_space" not in data:
+        raise CheckpointError(f"{path} was saved by another algorithm: load it with that one")
+    return data
+
+
+def _check_spaces(
+    own: tuple[spaces.Space[Any], spaces.Space[Any]],
+    given: tuple[spaces.Space[Any], spaces.Space[Any]],
+) -> None:
+    """Refuse an environment that shows or takes something else than the agent's own."""
+    for name, expected, found in zip(("observation", "action"), own, given, strict=True):
+        if expected != found:
+            raise SpaceError(
+                f"`env` must have the {name} space of the environment that the agent was made "
+                f"for, {in_short(expected)}, got {in_short(found)}"
+            )
 
 
 def _check_policy(policy: object, space: spaces.Space[Any]) -> None:

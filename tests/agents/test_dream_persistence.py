@@ -9,12 +9,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from stable_baselines3 import PPO
 from worlds import CountingWorld
 
 from tests.agents.small_agents import (
     DICT,
     GRID,
     IMAGE,
+    VECTOR,
     Diary,
     assert_equal_weights,
     gone_on_with,
@@ -22,7 +24,7 @@ from tests.agents.small_agents import (
 )
 from worldgen import Episodes, WorldModelConfig
 from worldgen.agents import DreamPPO
-from worldgen.errors import ConfigError, DatasetError, SpaceError
+from worldgen.errors import CheckpointError, ConfigError, DatasetError, SpaceError
 
 IN_ANOTHER_PROCESS = """
 import json, sys
@@ -134,6 +136,25 @@ def test_a_loaded_agent_has_as_many_rows_as_it_had(rows, tmp_path):
     with (tmp_path / "agent.zip").open("rb") as file:
         assert DreamPPO.load(file, env=GRID, device="cpu").n_envs == rows
     assert DreamPPO.load(tmp_path / "agent.zip", env=GRID, device="cpu", n_envs=2).n_envs == 2
+
+
+def test_what_is_no_agent_of_this_kind_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match=r"there is no saved agent at .*nowhere"):
+        DreamPPO.load(tmp_path / "nowhere")
+    (tmp_path / "text.zip").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"text.zip is no saved agent, or a damaged one"):
+        DreamPPO.load(tmp_path / "text.zip")
+    other = PPO("MlpPolicy", "CartPole-v1", n_steps=4, batch_size=4, device="cpu")
+    other.save(tmp_path / "ppo.zip")
+    with pytest.raises(CheckpointError, match=r"ppo.zip was saved by another algorithm"):
+        DreamPPO.load(tmp_path / "ppo.zip")
+
+
+def test_another_environment_is_refused_in_a_line(tmp_path):
+    make_agent().save(tmp_path / "agent")
+    with pytest.raises(SpaceError, match=r"was made for, .*, got Box\(-2.0, 2.0") as error:
+        DreamPPO.load(tmp_path / "agent", env=VECTOR)
+    assert len(str(error.value)) < 300
 
 
 def test_a_world_model_and_other_settings_for_one_are_refused():

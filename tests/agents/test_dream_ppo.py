@@ -326,8 +326,33 @@ def test_set_env_goes_on_in_another_environment():
     assert agent.n_envs == 8
     agent.learn(32, reset_num_timesteps=False)
     assert agent.episodes.num_steps == 96
-    with pytest.raises(ValueError, match="Observation spaces do not match"):
+    with pytest.raises(SpaceError, match="`env` must have the observation space of the env"):
         agent.set_env(VECTOR)
+
+
+def standardised(agent):
+    return agent.policy.features_extractor.layers[0]
+
+
+def test_a_policy_sees_numbers_in_units_of_their_own_deviation():
+    """Of the first real episodes, as long as it has learned nothing."""
+    agent = make_agent("MountainCar-v0", n_envs=2, initial_steps=200).learn(200)
+    first = agent.episodes[:]
+    seen = np.concatenate([episode.observations["observation"] for episode in first])
+    np.testing.assert_allclose(standardised(agent).std, seen.std(0), rtol=1e-4)
+    features = agent.policy.extract_features(torch.as_tensor(seen)).detach()
+    np.testing.assert_allclose(features.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(features.std(0), 1, atol=1e-2)
+    agent.learn(64, reset_num_timesteps=False)
+    np.testing.assert_allclose(standardised(agent).std, seen.std(0), rtol=1e-4)
+
+
+def test_the_deviations_are_saved_with_the_policy(tmp_path):
+    agent = make_agent("MountainCar-v0", n_envs=2).learn(64)
+    agent.save(tmp_path / "agent")
+    loaded = DreamPPO.load(tmp_path / "agent", device="cpu")
+    assert torch.equal(standardised(loaded).mean, standardised(agent).mean)
+    assert (standardised(loaded).std < 1).any()
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,21 @@ def test_parts_of_a_dict_lie_side_by_side():
     np.testing.assert_array_equal(features, laid)
 
 
+def test_numbers_are_standardised_once_and_constant_ones_only_centred():
+    space = spaces.Dict({"a": spaces.Box(-9, 9, (2, 2), np.float32), "b": spaces.Discrete(3)})
+    extractor = SymbolicExtractor(space)
+    generator = np.random.default_rng(0)
+    values = generator.normal(5, [[1, 0.001], [100, 0]], (500, 2, 2)).astype(np.float32)
+    extractor.standardise({"a": values, "b": np.zeros(500, np.int64)})
+    batch = {"a": torch.as_tensor(values), "b": torch.eye(3)[torch.zeros(500, dtype=torch.long)]}
+    features = extractor(batch).numpy()
+    np.testing.assert_allclose(features[:, :4].mean(0), 0, atol=2e-3)
+    np.testing.assert_allclose(features[:, :4].std(0), [1, 1, 1, 0], atol=2e-3)
+    np.testing.assert_array_equal(features[:, 4:], batch["b"])
+    extractor.standardise({"a": 2 * values})
+    np.testing.assert_array_equal(extractor(batch), features)
+
+
 def test_sb3_reads_minigrid_by_it():
     """SB3's own extractors take the symbols for a picture or for magnitudes."""
     env = DummyVecEnv([lambda: make_env("MiniGrid-Empty-5x5-v0")])

@@ -29,6 +29,12 @@ class Arguments(CommonArguments):
     overwrite: Flag = False
     """Replace the folder."""
 
+    def goes_on(self) -> str:
+        """Say what is left of a collection after Ctrl-C."""
+        if not self.output.exists():
+            return ""
+        return f"{self.output} keeps the episodes that were over; --overwrite begins anew"
+
 
 def run(arguments: Arguments) -> None:
     """Collect, and say what was found."""
@@ -37,13 +43,17 @@ def run(arguments: Arguments) -> None:
     from worldgen.data.collect import collect
     from worldgen.data.environment import EnvironmentSpec
 
+    environment = EnvironmentSpec(id=arguments.env, wrappers=arguments.wrapper)
     policy = None
     if arguments.agent is not None:
         from worldgen.agents import DreamPPO
 
         policy = DreamPPO.load(arguments.agent)
+        shown = environment.make()
+        shown.close()
+        policy.check_spaces(shown.observation_space, shown.action_space)
     episodes = collect(
-        EnvironmentSpec(id=arguments.env, wrappers=arguments.wrapper),
+        environment,
         arguments.timesteps,
         policy,
         seed=arguments.seed,

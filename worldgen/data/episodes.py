@@ -143,7 +143,11 @@ class Episodes(Sequence[Episode]):
     @classmethod
     def _from_header(cls, file: Path) -> Self:
         if not file.is_file():
-            raise DatasetError(f"{file.parent} must be a folder of episodes with {_HEADER} in it")
+            inside = sorted(path.parent for path in file.parent.glob(f"*/{_HEADER}"))
+            hint = f": did you mean {' or '.join(map(str, inside))}?" if inside else ""
+            raise DatasetError(
+                f"{file.parent} must be a folder of episodes with {_HEADER} in it{hint}"
+            )
         try:
             header = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:

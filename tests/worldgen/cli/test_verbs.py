@@ -9,6 +9,7 @@ import signal
 import pytest
 from PIL import Image
 
+from tests.agents.small_agents import GRID, make_agent
 from worldgen.data.episodes import Episodes
 from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.evaluation import FidelityReport
@@ -45,6 +46,30 @@ def test_collect_writes_what_it_says(episodes):
     loaded = Episodes.load(episodes)
     assert loaded.num_steps == 200
     assert loaded.environment.id == WORLD
+
+
+def test_an_interrupted_collection_says_what_is_left(command, tmp_path, monkeypatch):
+    def broken_off(*_):
+        raise KeyboardInterrupt
+
+    output = tmp_path / "episodes"
+    with monkeypatch.context() as patch:
+        patch.setattr(Episodes, "append", broken_off)
+        ended = command("collect", WORLD, "--output", output, "--timesteps", 200)
+    kept = f"{output} keeps the episodes that were over; --overwrite begins anew"
+    assert ended.code == 1
+    assert ended.err.splitlines()[-1] == f"worldgen: error: interrupted; {kept}"
+    assert command("collect", WORLD, "--output", output, "--overwrite", "--timesteps", 9).code == 0
+
+
+def test_an_agent_of_another_environment_collects_nothing(command, tmp_path):
+    make_agent().save(tmp_path / "agent.zip")
+    output, agent = tmp_path / "episodes", ("--agent", tmp_path / "agent.zip")
+    ended = command("collect", WORLD, "--output", output, *agent)
+    assert ended.code == 1
+    assert "the environment that the agent was made for" in ended.err
+    assert not output.exists()
+    assert command("collect", GRID, "--output", output, "--timesteps", 20, *agent).code == 0
 
 
 def test_fit_takes_its_settings_and_goes_on_from_a_model(command, episodes, model, tmp_path):

@@ -272,6 +272,11 @@ def test_only_a_folder_of_episodes_can_be_loaded(tmp_path, name):
         Episodes.load(tmp_path / name)
 
 
+def test_a_folder_around_episodes_says_where_they_are(folder):
+    with pytest.raises(DatasetError, match=f"did you mean {folder}?"):
+        Episodes.load(folder.parent)
+
+
 def _with(path, change):
     episode = sample(3)
     episode.observations[path] = change(episode.observations[path])
