@@ -54,6 +54,12 @@ class DreamConfig(Config):
     novelty: float = 0.03
     """Weight of the bonus in dreams for tokens that few real episodes have shown, and for actions
     that few have tried in front of them."""
+    novelty_repeats: bool = False
+    """Whether that is paid each time, in place of once an episode: a critic learns it sooner, and
+    the agent stays where it is rare."""
+    novelty_until_paid: bool = False
+    """Whether there is a bonus only as long as the real rewards say nothing: no episode came to an
+    end of its own, and no two rewards differ by more than the bonus's weight."""
     starts: StartConfig = StartConfig(first_share=0.25, rare_share=0.25, recent_share=0.25)
     """Which real moments dreams start at."""
     memory: bool = False

@@ -43,8 +43,9 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     """Give the settings for an observation space.
 
     Vectors of real numbers are dreamt by `replay_model_config`, further ahead and from one row, so
-    that a round sees how a long episode ends, and without a bonus for novelty: where rewards come
-    with every step, it is in the way; where they never come, as on MountainCar, set it. Such a
+    that a round sees how a long episode ends. A bonus for novelty would be in the way where rewards
+    come with every step, so there is one only as long as they say nothing, as on MountainCar before
+    its goal was found: a large one, which is paid each time. Such a
     policy does not try again what it gave up (`logit_shrink`, `stuck_gamma`): the mean of a round's
     few long episodes says little about whether it is stuck.
 
@@ -70,7 +71,9 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
             model_steps_per_round=250,
             initial_dream_steps=40_000,
             dream_steps_per_round=40_000,
-            novelty=0.0,
+            novelty=0.3,
+            novelty_repeats=True,
+            novelty_until_paid=True,
             logit_shrink=1.0,
             stuck_gamma=1.0,
             fresh_rounds=False,

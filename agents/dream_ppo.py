@@ -26,7 +26,13 @@ from worldgen.agents.callbacks import phase_callbacks
 from worldgen.agents.configured import configured
 from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
 from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults, observation_space_of
-from worldgen.agents.dream_training import DreamProgress, is_stuck, shrink_logits, train_in_dream
+from worldgen.agents.dream_training import (
+    DreamProgress,
+    is_paid,
+    is_stuck,
+    shrink_logits,
+    train_in_dream,
+)
 from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor
 from worldgen.agents.real_update import train_on_real
@@ -345,7 +351,8 @@ class DreamPPO(RememberingPPO):
             self.config.dream_envs,
             self.dream_horizon,
             starts=self.episodes,
-            novelty=self.config.novelty,
+            novelty=self._novelty(),
+            novelty_repeats=self.config.novelty_repeats,
             start_config=self.config.starts,
             memory=self.config.memory,
             seed=derived_seed(self._entropy, "dream", self.round),
@@ -363,6 +370,13 @@ class DreamPPO(RememberingPPO):
         metrics = {**metrics, **from_real, "dream/tries_again": float(tries_again)}
         self._record(metrics)
         return metrics
+
+    def _novelty(self) -> float:
+        """Give the bonus's weight in this dream."""
+        weight = self.config.novelty
+        if self.config.novelty_until_paid and is_paid(self.episodes, weight):
+            return 0.0
+        return weight
 
     def _learn_from_real(self, dream: ImaginedVecEnv) -> dict[str, float]:
         """Train on what the policy did in this round; in the first one it did nothing."""

@@ -7,6 +7,7 @@ Functions:
     train_in_dream: improve an agent's policy in a dream.
     learner_for: the PPO that improves an agent's policy.
     training_means: what SB3 logged of a learner's updates.
+    is_paid: whether real rewards tell what to do.
     is_stuck: whether a policy no longer gets better.
     shrink_logits: let a policy try again what it gave up.
 """
@@ -14,9 +15,10 @@ Functions:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -30,10 +32,12 @@ from stable_baselines3.common.utils import safe_mean
 from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
+from worldgen.data.episode import Episode
 from worldgen.progress import Progress
 
 __all__ = [
     "DreamProgress",
+    "is_paid",
     "is_stuck",
     "learner_for",
     "shrink_logits",
@@ -100,6 +104,17 @@ def training_means(learner: PPO) -> dict[str, float]:
     """Give the means of "train/..." that SB3 logged of a learner's last update."""
     logged = learner.logger.name_to_value.items()
     return {name: float(value) for name, value in logged if name.startswith("train/")}
+
+
+def is_paid(episodes: Iterable[Episode], least: float) -> bool:
+    """Say whether some episode came to an end of its own, or two rewards differ by over `least`."""
+    lowest, highest = np.inf, -np.inf
+    for episode in episodes:
+        lowest = min(lowest, float(episode.rewards.min()))
+        highest = max(highest, float(episode.rewards.max()))
+        if episode.terminated[-1] or highest - lowest > least:
+            return True
+    return False
 
 
 def is_stuck(returns: Sequence[float], patience: int) -> bool:

@@ -64,6 +64,7 @@ class DreamRows:
         horizon: Most environment steps of a dream.
         sampler: How frames are sampled; None takes the model's.
         novelty: Weight of the bonus that `TokenNovelty` gives.
+        novelty_repeats: Its `repeats`.
         start_config: Which moments rows begin at.
         memory: Whether there is a `memory`. Rows then begin with all the past that it depends on.
         seed: Of the starts and of the dreams.
@@ -83,6 +84,7 @@ class DreamRows:
         sampler: SamplerConfig | None,
         seed: int,
         novelty: float = 0.0,
+        novelty_repeats: bool = False,
         start_config: StartConfig | None = None,
         memory: bool = False,
     ) -> None:
@@ -97,7 +99,8 @@ class DreamRows:
         self._imagination = model.imagination(num_rows, sampler=sampler, seed=seed)
         self._generator = torch.Generator(model.device)
         self._elapsed = np.zeros(num_rows, dtype=np.int64)
-        self._weight, self._start_config = novelty, start_config or StartConfig()
+        self._weight, self._repeats = novelty, novelty_repeats
+        self._start_config = start_config or StartConfig()
         self.set_starts(starts)
         self.seed(seed)
 
@@ -122,7 +125,8 @@ class DreamRows:
         novelty = None  # It remembers what every episode has shown and tried.
         if self._weight or self._start_config.rare_share:
             sizes = self.model.action_codec.sizes if self._weight else None  # no bonus, no trials
-            novelty = TokenNovelty(dataset, self.model.tokenizer.codebooks, sizes)
+            books = self.model.tokenizer.codebooks
+            novelty = TokenNovelty(dataset, books, sizes, repeats=self._repeats)
         self._paid = novelty if self._weight else None
         self._starts = DreamStarts(dataset, novelty, self._start_config, self._generator)
 

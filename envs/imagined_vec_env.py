@@ -73,6 +73,7 @@ class ImaginedVecEnv(VecEnv):
         novelty: Weight of a bonus for tokens that few real episodes have shown and actions that
             few have tried in front of them, once an imagined episode; see `TokenNovelty`. Rewards
             are then task plus bonus, with both parts in the infos as "task_reward" and "bonus".
+        novelty_repeats: Whether it is paid each time, in place of once an imagined episode.
         start_config: Which moments dreams start at; None takes any.
         render_mode: "rgb_array" or None.
 
@@ -93,6 +94,7 @@ class ImaginedVecEnv(VecEnv):
         seed: int = 0,
         sampler: SamplerConfig | None = None,
         novelty: float = 0.0,
+        novelty_repeats: bool = False,
         start_config: StartConfig | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -107,6 +109,7 @@ class ImaginedVecEnv(VecEnv):
             sampler=sampler,
             seed=seed,
             novelty=novelty,
+            novelty_repeats=novelty_repeats,
             start_config=start_config,
             memory=memory,
         )

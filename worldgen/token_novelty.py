@@ -29,11 +29,12 @@ class TokenNovelty:
       episode has done yet, no dream can show the consequences of; this makes an agent try it.
       Only actions of Discrete, MultiDiscrete and MultiBinary spaces are counted.
 
-    Everything counts once an episode. So an episode's bonus is bounded, and it fades as episodes
-    come in, except for what only few of them reach. (Lifelong counts as in Bellemare et al. 2016,
-    https://arxiv.org/abs/1606.01868; of states and actions, in a model, as in Strehl and Littman
-    2008, https://doi.org/10.1016/j.jcss.2007.08.009; once an episode as in Never Give Up, Badia
-    et al. 2020, https://arxiv.org/abs/2002.06038.)
+    Everything counts once an episode, unless it `repeats`. So an episode's bonus is bounded, and it
+    fades as episodes come in, except for what only few of them reach. What repeats depends on the
+    frame and the action alone, so that a critic can learn it. (Lifelong counts as in Bellemare et
+    al. 2016, https://arxiv.org/abs/1606.01868; of states and actions, in a model, as in Strehl and
+    Littman 2008, https://doi.org/10.1016/j.jcss.2007.08.009; once an episode as in Never Give Up,
+    Badia et al. 2020, https://arxiv.org/abs/2002.06038.)
 
     What counts has a number: the V codes of all codebooks first, then V times all values of an
     action's entries.
@@ -42,6 +43,7 @@ class TokenNovelty:
         dataset: The real episodes.
         codebooks: Of the tokenizer.
         action_sizes: Values of each entry of an action; none where they are not counted.
+        repeats: Whether all that is rare pays each time, in place of once an episode.
     """
 
     def __init__(
@@ -49,7 +51,9 @@ class TokenNovelty:
         dataset: TokenDataset,
         codebooks: Sequence[Codebook],
         action_sizes: Sequence[int] | None = None,
+        repeats: bool = False,
     ) -> None:
+        self._repeats = repeats
         device = dataset.tokens.device
         sizes = torch.tensor([book.size for book in codebooks], device=device)
         of_position = torch.tensor([book.num_tokens for book in codebooks], device=device)
@@ -129,10 +133,11 @@ class TokenNovelty:
         codes = self._codes(after)
         known = seen[:, : self._num_codes]
         shown = torch.zeros_like(known).scatter_(1, codes, True)
-        bonus = (shown & ~known).float() @ self.worth
+        bonus = (shown if self._repeats else shown & ~known).float() @ self.worth
         known |= shown
         if self._num_actions:
             tried = self._trials(before, actions)
-            bonus += torch.where(seen.gather(1, tried), 0.0, self._all_worth[tried]).amax(1)
+            again = seen.gather(1, tried) & (not self._repeats)
+            bonus += torch.where(again, 0.0, self._all_worth[tried]).amax(1)
             seen.scatter_(1, tried, True)
         return bonus

@@ -25,8 +25,9 @@ from tests.agents.small_agents import (
     some_model,
     weights,
 )
-from worldgen import EnvironmentSpec, Episodes, WorldModelConfig
+from worldgen import EnvironmentSpec, Episode, Episodes, WorldModelConfig
 from worldgen.agents import DreamConfig, DreamPPO, SymbolicExtractor
+from worldgen.agents.dream_training import is_paid
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, SpaceError
 
@@ -328,6 +329,37 @@ def test_set_env_goes_on_in_another_environment():
     assert agent.episodes.num_steps == 96
     with pytest.raises(SpaceError, match="`env` must have the observation space of the env"):
         agent.set_env(VECTOR)
+
+
+def an_episode(rewards, terminated=False):
+    count = len(rewards)
+    ends = np.zeros(count, bool)
+    ends[-1] = terminated
+    return Episode(
+        observations={"observation": np.zeros((count + 1, 1), np.float32)},
+        actions=np.zeros(count, np.int64),
+        rewards=np.array(rewards, np.float32),
+        terminated=ends,
+        truncated=np.zeros(count, bool),
+    )
+
+
+def test_rewards_say_something_once_they_differ_or_an_episode_ends():
+    alike = [an_episode([-1.0, -1.0]), an_episode([-1.0])]
+    assert not is_paid(alike, 0.3)
+    assert is_paid([*alike, an_episode([-1.0], terminated=True)], 0.3)
+    assert not is_paid([*alike, an_episode([-0.8])], 0.3)
+    assert is_paid([*alike, an_episode([-0.6])], 0.3)
+    assert not is_paid([], 0.0)
+
+
+@pytest.mark.parametrize(("env_id", "paid"), [("MountainCar-v0", False), ("CartPole-v1", True)])
+def test_there_is_a_bonus_until_rewards_say_something(env_id, paid):
+    settings = {"novelty": 0.3, "novelty_until_paid": True, "n_envs": 2}
+    agent = make_agent(env_id, **settings).learn(96)
+    assert ("dream/ep_bonus_mean" in agent.round_metrics) == (not paid)
+    settings["novelty_until_paid"] = False
+    assert "dream/ep_bonus_mean" in make_agent(env_id, **settings).learn(96).round_metrics
 
 
 def standardised(agent):

@@ -402,6 +402,19 @@ def test_what_the_real_episode_had_shown_is_no_longer_new(grid, endless):
         assert [info["bonus"] for info in infos] == [0.0] * 4
 
 
+def test_a_bonus_that_repeats_does_not_look_at_what_was_shown(grid, endless):
+    once, again = (
+        ImaginedVecEnv(endless, 4, 50, starts=grid.episodes, novelty=1.0, novelty_repeats=repeats)
+        for repeats in (False, True)
+    )
+    totals = {once: 0.0, again: 0.0}
+    for env in totals:
+        env.reset()
+        for index in range(12):
+            totals[env] += sum(info["bonus"] for info in env.step(actions(env, index))[3])
+    assert totals[again] > totals[once] > 0
+
+
 def test_a_negative_weight_of_novelty_is_refused(grid):
     with pytest.raises(ConfigError, match="`novelty` must be at least 0, got -1"):
         ImaginedVecEnv(grid.model, 2, 2, starts=grid.episodes, novelty=-1)

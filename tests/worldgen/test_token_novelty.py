@@ -83,11 +83,16 @@ class Counted:
         return codes(self.tokens[first : moment + 1]), set().union(*tried)
 
 
+@pytest.mark.parametrize("repeats", [True, False])
 @pytest.mark.parametrize("counted_actions", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_bonus_is_the_worth_of_what_the_episode_had_not_shown_and_tried(seed, counted_actions):
+def test_bonus_is_the_worth_of_what_the_episode_had_not_shown_and_tried(
+    seed, counted_actions, repeats
+):
+    """Where it repeats, of all that is shown and tried."""
     dataset, codec = make_dataset(seed), ActionCodec(ACTIONS)
-    novelty = TokenNovelty(dataset, BOOKS, codec.sizes if counted_actions else None)
+    sizes = codec.sizes if counted_actions else None
+    novelty = TokenNovelty(dataset, BOOKS, sizes, repeats=repeats)
     counted, moments = Counted(dataset), dataset.moments
     seen = novelty.seen_at(moments)
     memory = [counted.past(int(moment)) for moment in moments]
@@ -102,10 +107,11 @@ def test_bonus_is_the_worth_of_what_the_episode_had_not_shown_and_tried(seed, co
             torch.from_numpy(before), codec.encode(actions), torch.from_numpy(frames), seen
         )
         for row, (shown, tried) in enumerate(memory):
-            expected = sum(counted.code_worth(code) for code in codes(frames[row]) - shown)
+            old, done = (set(), set()) if repeats else (shown, tried)
+            expected = sum(counted.code_worth(code) for code in codes(frames[row]) - old)
             here = trials(before[row], actions[row])
             if counted_actions:
-                expected += max(map(counted.trial_worth, here - tried), default=0.0)
+                expected += max(map(counted.trial_worth, here - done), default=0.0)
             assert float(bonus[row]) == pytest.approx(expected, abs=1e-6)
             shown |= codes(frames[row])
             tried |= here
