@@ -20,10 +20,11 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from worldgen.agents.evaluation import AgentResult, evaluate_agent
-from worldgen.agents.extractors import SymbolicExtractor
+from worldgen.agents.extractors import SymbolicExtractor, standardise_numbers
 from worldgen.agents.real_env import as_vec_env, policy_name
 from worldgen.config import Config, require
 from worldgen.data.environment import EnvLike
+from worldgen.spaces import ROOT
 
 __all__ = ["BaselineConfig", "baseline_ppo", "baseline_result", "policy_network"]
 
@@ -73,6 +74,20 @@ def policy_network(hidden: Sequence[int]) -> dict[str, Any]:
     return {"features_extractor_class": SymbolicExtractor, "net_arch": list(hidden)}
 
 
+class _StandardisingPPO(PPO):
+    """Sees numbers in units of their deviation in its first rollout, as `DreamPPO` does."""
+
+    def train(self) -> None:
+        if self._n_updates == 0:
+            seen: Any = self.rollout_buffer.observations
+            parts = seen if isinstance(seen, dict) else {ROOT: seen}
+            standardise_numbers(
+                self.policy,
+                {path: part.reshape(-1, *part.shape[2:]) for path, part in parts.items()},
+            )
+        super().train()
+
+
 def baseline_ppo(
     environment: EnvLike,
     config: BaselineConfig | None = None,
@@ -82,8 +97,9 @@ def baseline_ppo(
 ) -> PPO:
     """Make an untrained SB3 PPO for the real environment.
 
-    It sees the environment as `DreamPPO` does, through `SymbolicExtractor`. PPO: Schulman et al.
-    2017, https://arxiv.org/abs/1707.06347.
+    It sees the environment as `DreamPPO` does, through `SymbolicExtractor`, which standardises
+    vectors of numbers by the first rollout. PPO: Schulman et al. 2017,
+    https://arxiv.org/abs/1707.06347.
 
     >>> baseline_ppo("CartPole-v1", seed=0).learn(1000).num_timesteps
     1024
@@ -103,7 +119,7 @@ def baseline_ppo(
     rollout = env.num_envs * config.n_steps
     rule = f"divide a rollout of n_steps = {config.n_steps} times {env.num_envs} rows"
     require(rollout % config.batch_size == 0, "batch_size", rule, config.batch_size)
-    return PPO(
+    return _StandardisingPPO(
         policy_name(env.observation_space),
         env,
         n_steps=config.n_steps,

@@ -34,7 +34,7 @@ from worldgen.agents.dream_training import (
     train_in_dream,
 )
 from worldgen.agents.dream_trust import foreseen, trusted_horizon
-from worldgen.agents.extractors import SymbolicExtractor
+from worldgen.agents.extractors import SymbolicExtractor, standardise_numbers
 from worldgen.agents.real_update import train_on_real
 from worldgen.agents.remembering_ppo import RememberingPPO, policy_with_memory
 from worldgen.config import require
@@ -337,9 +337,7 @@ class DreamPPO(RememberingPPO):
             path: np.concatenate([episode.observations[path] for episode in self.episodes])
             for path in paths
         }
-        for module in self.policy.modules():
-            if isinstance(module, SymbolicExtractor):
-                module.standardise(shown)
+        standardise_numbers(self.policy, shown)
 
     def _dream_phase(self) -> dict[str, float]:
         first = self.round == 0

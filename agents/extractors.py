@@ -3,6 +3,9 @@
 Classes:
     SymbolicExtractor: symbolic grids one-hot, images through a small CNN, the rest flat.
     TokenExtractor: a world model's tokens as their code vectors.
+
+Functions:
+    standardise_numbers: let a policy see vectors in units of their own deviation.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from worldgen.spaces import ROOT
 from worldgen.tokenizer import Tokenizer
 from worldgen.world_model import WorldModel
 
-__all__ = ["SymbolicExtractor", "TokenExtractor"]
+__all__ = ["SymbolicExtractor", "TokenExtractor", "standardise_numbers"]
 
 
 _LEAST_DEVIATION = 1e-6
@@ -87,6 +90,13 @@ class SymbolicExtractor(BaseFeaturesExtractor):
         for key, layer in zip(self._keys or (ROOT,), self.layers, strict=True):
             if isinstance(layer, _Standardised) and key in observations:
                 layer.fit(observations[key])
+
+
+def standardise_numbers(policy: nn.Module, observations: Mapping[str, np.ndarray]) -> None:
+    """Call `standardise` of each `SymbolicExtractor` in a policy that has learned nothing yet."""
+    for module in policy.modules():
+        if isinstance(module, SymbolicExtractor):
+            module.standardise(observations)
 
 
 def _layer(space: spaces.Space[Any], image_features: int) -> tuple[nn.Module, int]:

@@ -161,6 +161,35 @@ TASKS = {
             hidden=(256, 256),
         ),
     ),
+    "mountaincar": Task(
+        environment=EnvironmentSpec(id="MountainCar-v0"),
+        solved_return=-110.0,
+        budget=1_000_000,
+        evaluate_every=16_384,
+        dream_ppo=_arm(spaces.Box(-np.inf, np.inf, (2,))),
+        ppo=BaselineConfig(  # RL Baselines3 Zoo's, but for its running normalisation
+            n_envs=16,
+            n_steps=16,
+            batch_size=64,
+            learning_rate=3e-4,
+            gae_lambda=0.98,
+            ent_coef=0.0,
+        ),
+    ),
+    "acrobot": Task(
+        environment=EnvironmentSpec(id="Acrobot-v1"),
+        solved_return=-100.0,
+        evaluate_every=4_096,
+        dream_ppo=_arm(spaces.Box(-np.inf, np.inf, (6,))),
+        ppo=BaselineConfig(  # RL Baselines3 Zoo's, but for its running normalisation
+            n_envs=16,
+            n_steps=256,
+            batch_size=64,
+            learning_rate=3e-4,
+            gae_lambda=0.94,
+            ent_coef=0.0,
+        ),
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
@@ -44,6 +45,29 @@ def test_every_number_of_the_config_reaches_sb3():
     widths = [layer.out_features for layer in agent.policy.mlp_extractor.policy_net[::2]]
     assert widths == [7, 5]
     assert BaselineConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("env", ["MountainCar-v0", DICT])
+def test_numbers_are_standardised_by_the_first_rollout(env):
+    agent = baseline_ppo(env, SHORT, seed=0)
+    seen = {}
+
+    class Noting(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            if not seen:
+                observations = self.model.rollout_buffer.observations
+                parts = observations if isinstance(observations, dict) else {"": observations}
+                seen.update({key: part.copy() for key, part in parts.items()})
+
+    agent.learn(128, callback=Noting())
+    layers = dict(zip(seen, agent.policy.features_extractor.layers, strict=True))
+    stds = {key: layer.std.numpy() for key, layer in layers.items() if hasattr(layer, "std")}
+    assert len(stds) == 1
+    for key, std in stds.items():
+        np.testing.assert_allclose(std, seen[key].std((0, 1)), rtol=1e-4)
 
 
 def test_equal_seeds_give_equal_weights():
