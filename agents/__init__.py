@@ -16,6 +16,7 @@ Functions:
     dream_defaults: the settings of DreamPPO that suit what an environment shows.
     evaluate_agent: episodes of held-out seeds in the real environment.
     baseline_ppo, baseline_result: SB3's PPO in the real environment.
+    standardise_numbers: let a policy see vectors in units of their own deviation.
     replay_model_config: settings of a world model that learns from few transitions.
     train_offline: fit and dream, without an environment.
 """
@@ -28,7 +29,7 @@ from worldgen.agents.dream_config import DreamConfig
 from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults
 from worldgen.agents.dream_ppo import DreamPPO
 from worldgen.agents.evaluation import AgentResult, evaluate_agent
-from worldgen.agents.extractors import SymbolicExtractor, TokenExtractor
+from worldgen.agents.extractors import SymbolicExtractor, TokenExtractor, standardise_numbers
 from worldgen.agents.imagined_replay_buffer import ImaginedReplayBuffer
 from worldgen.agents.imagined_replay_callback import ImaginedReplayCallback
 from worldgen.agents.imagined_replay_config import ImaginedReplayConfig, replay_model_config
@@ -54,5 +55,6 @@ __all__ = [
     "dream_defaults",
     "evaluate_agent",
     "replay_model_config",
+    "standardise_numbers",
     "train_offline",
 ]
