@@ -54,12 +54,10 @@ class DreamConfig(Config):
     novelty: float = 0.03
     """Weight of the bonus in dreams for tokens that few real episodes have shown, and for actions
     that few have tried in front of them."""
-    novelty_repeats: bool = False
-    """Whether that is paid each time, in place of once an episode: a critic learns it sooner, and
-    the agent stays where it is rare."""
-    novelty_until_paid: bool = False
-    """Whether there is a bonus only as long as the real rewards say nothing: no episode came to an
-    end of its own, and no two rewards differ by more than the bonus's weight."""
+    silent_novelty: float = 0.0
+    """Weight of that bonus, if over 0, as long as the real rewards say nothing (`is_paid`); it is
+    then paid each time, not for the first time in an episode alone, so that a critic can learn it
+    and an agent stays where it is rare."""
     starts: StartConfig = StartConfig(first_share=0.25, rare_share=0.25, recent_share=0.25)
     """Which real moments dreams start at."""
     memory: bool = False
@@ -123,6 +121,7 @@ class DreamConfig(Config):
             "ent_coef",
             "vf_coef",
             "novelty",
+            "silent_novelty",
         )
         for name in amounts:
             require(getattr(self, name) >= 0, name, "be at least 0", getattr(self, name))

@@ -28,6 +28,9 @@ from worldgen.world_model import WorldModelConfig
 __all__ = ["DreamDefaults", "dream_defaults", "observation_space_of"]
 
 
+_SILENT_NOVELTY = 0.3
+
+
 class DreamDefaults(NamedTuple):
     """What is taken where the user says nothing."""
 
@@ -45,12 +48,13 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     Vectors of real numbers are dreamt by `replay_model_config`, further ahead and from one row, so
     that a round sees how a long episode ends. A bonus for novelty would be in the way where rewards
     come with every step, so there is one only as long as they say nothing, as on MountainCar before
-    its goal was found: a large one, which is paid each time. Such a
-    policy does not try again what it gave up (`logit_shrink`, `stuck_gamma`): the mean of a round's
-    few long episodes says little about whether it is stuck.
+    its goal was found. Such a policy does not try again what it gave up (`logit_shrink`,
+    `stuck_gamma`): the mean of a round's few long episodes says little about whether it is stuck.
 
-    Numbers of states alone, as FrozenLake shows, mostly come from worlds of chance, so that reward
-    and termination are read off the next frame too. All else has the defaults of the configs.
+    Numbers of states alone, as FrozenLake and CliffWalking show, mostly come from worlds of chance,
+    so that reward and termination are read off the next frame too; and some of these worlds let
+    nobody go before the goal was found, so that the bonus is the same there. All else has the
+    defaults of the configs.
 
     >>> dream_defaults(spaces.Box(-1.0, 1.0, (4,))).n_envs
     1
@@ -63,6 +67,8 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     if not only_reals(space):
         only_states = all(isinstance(leaf, spaces.Discrete) for leaf in leaves(space).values())
         dynamics = DynamicsConfig(outcome_from="next_frame" if only_states else "action")
+        if only_states and not offline:
+            loop = replace(loop, silent_novelty=_SILENT_NOVELTY)
         return DreamDefaults(loop, WorldModelConfig(dynamics=dynamics), n_envs=4)
     if not offline:
         loop = replace(
@@ -71,9 +77,8 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
             model_steps_per_round=250,
             initial_dream_steps=40_000,
             dream_steps_per_round=40_000,
-            novelty=0.3,
-            novelty_repeats=True,
-            novelty_until_paid=True,
+            novelty=0.0,
+            silent_novelty=_SILENT_NOVELTY,
             logit_shrink=1.0,
             stuck_gamma=1.0,
             fresh_rounds=False,

@@ -344,13 +344,16 @@ class DreamPPO(RememberingPPO):
         timesteps = self.config.initial_dream_steps if first else self.config.dream_steps_per_round
         at_round_start = self.num_timesteps - self._round_timesteps
         self._update_current_progress_remaining(at_round_start, max(1, self._total_timesteps))
+        silent = self.config.silent_novelty
+        if silent and is_paid(self.episodes, silent):
+            silent = 0.0
         dream = ImaginedVecEnv(
             self.world_model,
             self.config.dream_envs,
             self.dream_horizon,
             starts=self.episodes,
-            novelty=self._novelty(),
-            novelty_repeats=self.config.novelty_repeats,
+            novelty=silent or self.config.novelty,
+            novelty_repeats=silent > 0,
             start_config=self.config.starts,
             memory=self.config.memory,
             seed=derived_seed(self._entropy, "dream", self.round),
@@ -368,13 +371,6 @@ class DreamPPO(RememberingPPO):
         metrics = {**metrics, **from_real, "dream/tries_again": float(tries_again)}
         self._record(metrics)
         return metrics
-
-    def _novelty(self) -> float:
-        """Give the bonus's weight in this dream."""
-        weight = self.config.novelty
-        if self.config.novelty_until_paid and is_paid(self.episodes, weight):
-            return 0.0
-        return weight
 
     def _learn_from_real(self, dream: ImaginedVecEnv) -> dict[str, float]:
         """Train on what the policy did in this round; in the first one it did nothing."""

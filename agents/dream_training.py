@@ -15,7 +15,7 @@ Functions:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,15 +106,19 @@ def training_means(learner: PPO) -> dict[str, float]:
     return {name: float(value) for name, value in logged if name.startswith("train/")}
 
 
-def is_paid(episodes: Iterable[Episode], least: float) -> bool:
-    """Say whether some episode came to an end of its own, or two rewards differ by over `least`."""
-    lowest, highest = np.inf, -np.inf
-    for episode in episodes:
-        lowest = min(lowest, float(episode.rewards.min()))
-        highest = max(highest, float(episode.rewards.max()))
-        if episode.terminated[-1] or highest - lowest > least:
-            return True
-    return False
+def is_paid(episodes: Sequence[Episode], least: float) -> bool:
+    """Say whether real rewards tell an agent what to do.
+
+    They do once some reward was more than the usual one (the median) by over `least`, or, where
+    steps usually cost or bring something, once an episode has come to an end of its own.
+    """
+    rewards = [episode.rewards for episode in episodes]
+    if not rewards:
+        return False
+    usual = float(np.median(np.concatenate(rewards)))
+    if max(float(part.max()) for part in rewards) - usual > least:
+        return True
+    return usual != 0 and any(episode.terminated[-1] for episode in episodes)
 
 
 def is_stuck(returns: Sequence[float], patience: int) -> bool:

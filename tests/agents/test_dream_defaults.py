@@ -45,7 +45,10 @@ def test_numbers_of_states_are_taken_for_a_world_of_chance():
     dynamics = replace(usual.dynamics, outcome_from="next_frame")
     numbers = spaces.Tuple([spaces.Discrete(32), spaces.Discrete(11)])
     for space in (spaces.Discrete(16), numbers):
-        assert dream_defaults(space).model_config == replace(usual, dynamics=dynamics)
+        suited = dream_defaults(space)
+        assert suited.model_config == replace(usual, dynamics=dynamics)
+        assert suited.config == replace(DreamConfig(), silent_novelty=0.3)
+        assert dream_defaults(space, offline=True).config == OFFLINE_CONFIG
     mixed = spaces.Dict(a=spaces.Discrete(3), b=spaces.MultiDiscrete([2, 3]))
     assert dream_defaults(mixed).model_config == usual
 

@@ -29,6 +29,7 @@ from worldgen import EnvironmentSpec, Episode, Episodes, WorldModelConfig
 from worldgen.agents import DreamConfig, DreamPPO, SymbolicExtractor
 from worldgen.agents.dream_training import is_paid
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
+from worldgen.envs import ImaginedVecEnv
 from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, SpaceError
 
 
@@ -344,22 +345,41 @@ def an_episode(rewards, terminated=False):
     )
 
 
-def test_rewards_say_something_once_they_differ_or_an_episode_ends():
+@pytest.mark.parametrize(
+    ("more", "paid"),
+    [
+        ([], False),
+        ([an_episode([-1.0], terminated=True)], True),
+        ([an_episode([-100.0])], False),
+        ([an_episode([-0.8])], False),
+        ([an_episode([-0.6])], True),
+    ],
+)
+def test_rewards_say_something_once_one_is_better_or_an_end_saves_some(more, paid):
     alike = [an_episode([-1.0, -1.0]), an_episode([-1.0])]
-    assert not is_paid(alike, 0.3)
-    assert is_paid([*alike, an_episode([-1.0], terminated=True)], 0.3)
-    assert not is_paid([*alike, an_episode([-0.8])], 0.3)
-    assert is_paid([*alike, an_episode([-0.6])], 0.3)
-    assert not is_paid([], 0.0)
+    assert is_paid([*alike, *more], 0.3) == paid
+
+
+def test_an_end_says_nothing_where_steps_cost_nothing():
+    holes = [an_episode([0.0, 0.0], terminated=True)] * 3
+    assert not is_paid([], 0.3)
+    assert not is_paid(holes, 0.3)
+    assert is_paid([*holes, an_episode([0.0, 1.0], terminated=True)], 0.3)
 
 
 @pytest.mark.parametrize(("env_id", "paid"), [("MountainCar-v0", False), ("CartPole-v1", True)])
-def test_there_is_a_bonus_until_rewards_say_something(env_id, paid):
-    settings = {"novelty": 0.3, "novelty_until_paid": True, "n_envs": 2}
-    agent = make_agent(env_id, **settings).learn(96)
-    assert ("dream/ep_bonus_mean" in agent.round_metrics) == (not paid)
-    settings["novelty_until_paid"] = False
-    assert "dream/ep_bonus_mean" in make_agent(env_id, **settings).learn(96).round_metrics
+def test_there_is_a_bonus_each_time_until_rewards_say_something(env_id, paid, monkeypatch):
+    made = []
+
+    def noted(*args, **kwargs):
+        made.append(kwargs)
+        return ImaginedVecEnv(*args, **kwargs)
+
+    monkeypatch.setattr("worldgen.agents.dream_ppo.ImaginedVecEnv", noted)
+    agent = make_agent(env_id, silent_novelty=0.3, novelty=0.01, n_envs=2).learn(96)
+    weights = {(dream["novelty"], dream["novelty_repeats"]) for dream in made}
+    assert weights == {(0.01, False) if paid else (0.3, True)}
+    assert "dream/ep_bonus_mean" in agent.round_metrics
 
 
 def standardised(agent):
