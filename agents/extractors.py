@@ -37,6 +37,8 @@ __all__ = ["SymbolicExtractor", "TokenExtractor", "standardise_numbers"]
 
 _LEAST_DEVIATION = 1e-6
 """Of a number that is not constant, as a share of its mean."""
+_WIDEST = 10
+"""Range of a number, in units of what is taken for its deviation, at most."""
 
 
 class SymbolicExtractor(BaseFeaturesExtractor):
@@ -130,6 +132,8 @@ class _Standardised(nn.Module):
         if bool((self.mean == 0).all() and (self.std == 1).all()):
             numbers = values.reshape(len(values), -1).astype(np.float64)
             mean, std = numbers.mean(0), numbers.std(0)
+            # What is nearly always the same, a rare flag, would else be huge when it is not.
+            std = np.maximum(std, np.ptp(numbers, 0) / _WIDEST)
             changes = std > _LEAST_DEVIATION * np.maximum(np.abs(mean), 1e-3)
             self.mean.copy_(torch.from_numpy(mean))
             self.std.copy_(torch.from_numpy(np.where(changes, std, 1.0)))

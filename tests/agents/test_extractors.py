@@ -107,6 +107,15 @@ def test_numbers_are_standardised_once_and_constant_ones_only_centred():
     np.testing.assert_array_equal(extractor(batch), features)
 
 
+def test_a_rare_flag_is_no_giant():
+    extractor = SymbolicExtractor(spaces.Box(0, 1, (1,), np.float32))
+    flags = np.zeros((1000, 1), np.float32)
+    flags[7] = 1
+    extractor.standardise({"observation": flags})
+    features = extractor(torch.as_tensor(flags)).flatten()
+    assert float(features[7] - features[0]) == pytest.approx(10)
+
+
 def test_sb3_reads_minigrid_by_it():
     """SB3's own extractors take the symbols for a picture or for magnitudes."""
     env = DummyVecEnv([lambda: make_env("MiniGrid-Empty-5x5-v0")])
