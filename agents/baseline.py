@@ -75,7 +75,10 @@ def policy_network(hidden: Sequence[int]) -> dict[str, Any]:
 
 
 class _StandardisingPPO(PPO):
-    """Sees numbers in units of their deviation in its first rollout, as `DreamPPO` does."""
+    """Sees numbers in units of their deviation, as `DreamPPO` does: from its first update on.
+
+    Its first rollout was made by a policy that saw them raw; so early the two hardly differ.
+    """
 
     def train(self) -> None:
         if self._n_updates == 0:

@@ -53,11 +53,12 @@ class DreamConfig(Config):
     yet trained on, were right; 0 lets them go on to `horizon`. The shares are logged either way."""
     novelty: float = 0.03
     """Weight of the bonus in dreams for tokens that few real episodes have shown, and for actions
-    that few have tried in front of them."""
+    that few have tried in front of them; see `silent_novelty` too."""
     silent_novelty: float = 0.0
-    """Weight of that bonus, if over 0, as long as the real rewards say nothing (`is_paid`); it is
-    then paid each time, not for the first time in an episode alone, so that a critic can learn it
-    and an agent stays where it is rare."""
+    """Weight of that bonus, in place of `novelty`, as long as the real rewards say nothing: none
+    was better than the usual one (where they are all different, by over this weight), and no
+    episode has come to an end that is better than going on. It is then paid each time, not for the
+    first time in an episode alone, so that a critic can learn it. 0 for none."""
     starts: StartConfig = StartConfig(first_share=0.25, rare_share=0.25, recent_share=0.25)
     """Which real moments dreams start at."""
     memory: bool = False

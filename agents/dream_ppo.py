@@ -146,6 +146,7 @@ class DreamPPO(RememberingPPO):
         self._round_returns: list[float] = []  # of those rounds in which the policy acted
         self._random_return: float = -np.inf
         self._tried_after, self._noted_round = 0, -1
+        self._is_paid = False  # whether real rewards have said something
         self._far_gamma: float | None = None  # what `gamma` was before the policy was stuck
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
@@ -326,27 +327,16 @@ class DreamPPO(RememberingPPO):
             checkpoint_every=_CHECKPOINT_EVERY,
         )
         if first:
-            self._standardise_numbers()
+            standardise_numbers(self.policy, self.episodes)
         self._record({f"model/{name}": value for name, value in result.metrics.items()})
         return dict(result.metrics)
-
-    def _standardise_numbers(self) -> None:
-        """Let a policy that has learned nothing yet see vectors in units of their deviation."""
-        paths = self.episodes[0].observations
-        shown = {
-            path: np.concatenate([episode.observations[path] for episode in self.episodes])
-            for path in paths
-        }
-        standardise_numbers(self.policy, shown)
 
     def _dream_phase(self) -> dict[str, float]:
         first = self.round == 0
         timesteps = self.config.initial_dream_steps if first else self.config.dream_steps_per_round
         at_round_start = self.num_timesteps - self._round_timesteps
         self._update_current_progress_remaining(at_round_start, max(1, self._total_timesteps))
-        silent = self.config.silent_novelty
-        if silent and is_paid(self.episodes, silent):
-            silent = 0.0
+        silent = self._silent_novelty()
         dream = ImaginedVecEnv(
             self.world_model,
             self.config.dream_envs,
@@ -371,6 +361,17 @@ class DreamPPO(RememberingPPO):
         metrics = {**metrics, **from_real, "dream/tries_again": float(tries_again)}
         self._record(metrics)
         return metrics
+
+    def _silent_novelty(self) -> float:
+        """Give the weight of the bonus as long as real rewards say nothing, else 0.
+
+        Once they have, they have for good, though good rewards may become the usual ones. Without
+        a collection nobody would see what the bonus leads to.
+        """
+        weight = self.config.silent_novelty
+        if weight and not self._is_paid:
+            self._is_paid = is_paid(self.episodes, weight)
+        return weight if self._round_timesteps and not self._is_paid else 0.0
 
     def _learn_from_real(self, dream: ImaginedVecEnv) -> dict[str, float]:
         """Train on what the policy did in this round; in the first one it did nothing."""

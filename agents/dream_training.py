@@ -109,16 +109,24 @@ def training_means(learner: PPO) -> dict[str, float]:
 def is_paid(episodes: Sequence[Episode], least: float) -> bool:
     """Say whether real rewards tell an agent what to do.
 
-    They do once some reward was more than the usual one (the median) by over `least`, or, where
-    steps usually cost or bring something, once an episode has come to an end of its own.
+    They do once a reward was more than the usual one, the median: where most rewards are the usual
+    one, by however little; else by over `least`. They also do once an episode came to an end of its
+    own that is better than going on (its last reward was no less than the usual one, and steps
+    cost something), or, where steps usually bring something, came to an end at all.
+
+    Args:
+        episodes: The real ones.
+        least: In units of the rewards.
     """
-    rewards = [episode.rewards for episode in episodes]
-    if not rewards:
+    if not episodes:
         return False
-    usual = float(np.median(np.concatenate(rewards)))
-    if max(float(part.max()) for part in rewards) - usual > least:
+    rewards = np.concatenate([episode.rewards for episode in episodes])
+    usual = float(np.median(rewards))
+    above = float(rewards.max()) - usual
+    if above > (0 if np.mean(rewards == usual) >= 0.5 else least):
         return True
-    return usual != 0 and any(episode.terminated[-1] for episode in episodes)
+    last = [float(episode.rewards[-1]) for episode in episodes if episode.terminated[-1]]
+    return usual > 0 < len(last) or (usual < 0 and any(reward >= usual for reward in last))
 
 
 def is_stuck(returns: Sequence[float], patience: int) -> bool:

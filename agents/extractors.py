@@ -10,7 +10,7 @@ Functions:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from worldgen.config import require
+from worldgen.data.episode import Episode
 from worldgen.envs.observation_view import (
     ObservationView,
     load_tokenizer,
@@ -39,6 +40,8 @@ _LEAST_DEVIATION = 1e-6
 """Of a number that is not constant, as a share of its mean."""
 _WIDEST = 10
 """Range of a number, in units of what is taken for its deviation, at most."""
+_MOST_ROWS = 20_000
+"""Observations of which the deviation is taken, evenly apart."""
 
 
 class SymbolicExtractor(BaseFeaturesExtractor):
@@ -53,14 +56,20 @@ class SymbolicExtractor(BaseFeaturesExtractor):
 
     Vectors of numbers pass as they are until `standardise` has seen some: a network that is given
     a car's speed in hundredths beside its place does not notice it. `DreamPPO` does that with its
-    first real episodes; the statistics are saved with the policy.
+    first real episodes, before the first dream; the statistics are saved with the policy.
 
     Args:
         observation_space: As SB3 gives it, pictures channel first.
         image_features: Width of the output for each picture.
+        standardises: False for a policy that knows numbers as they are, having learned elsewhere.
     """
 
-    def __init__(self, observation_space: spaces.Space[Any], image_features: int = 128) -> None:
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        image_features: int = 128,
+        standardises: bool = True,
+    ) -> None:
         require(image_features >= 1, "image_features", "be at least 1", image_features)
         parts: dict[str, spaces.Space[Any]] = {"": observation_space}
         if isinstance(observation_space, spaces.Dict):
@@ -71,6 +80,7 @@ class SymbolicExtractor(BaseFeaturesExtractor):
         self._keys = tuple(parts) if isinstance(observation_space, spaces.Dict) else None
         # A list and not a ModuleDict, whose keys may not contain dots.
         self.layers = nn.ModuleList(layer for layer, _ in layers.values())
+        self._standardises = standardises
 
     def forward(self, observations: Any) -> Tensor:
         """Extract features (B, F) from observations that SB3 has preprocessed."""
@@ -80,25 +90,50 @@ class SymbolicExtractor(BaseFeaturesExtractor):
         parts = zip(self._keys, self.layers, strict=True)
         return torch.cat([layer(observations[key]) for key, layer in parts], dim=1)
 
-    def standardise(self, observations: Mapping[str, np.ndarray]) -> None:
-        """Let each number of a vector have mean 0 and deviation 1 over these observations.
+    @property
+    def unknown_numbers(self) -> tuple[str, ...]:
+        """Paths of the vectors of numbers that are still to be standardised."""
+        if not self._standardises:
+            return ()
+        parts = zip(self._keys or (ROOT,), self.layers, strict=True)
+        return tuple(
+            key for key, layer in parts if isinstance(layer, _Standardised) and not layer.known
+        )
 
-        Vectors that have been standardised before stay as they are.
+    def standardise(self, observations: Mapping[str, np.ndarray]) -> None:
+        """Give each number of a vector mean 0 and deviation 1 over these observations.
+
+        A number that is nearly always the same is given a range of 10, and one that always is has
+        its mean taken off. Vectors that have been standardised before stay as they are.
 
         Args:
-            observations: Path -> (N, ...), as `Episode.observations` holds them; of a part of
-                the observation space that is left out, the numbers stay as they are.
+            observations: Path -> (N, ...), as `Episode.observations` holds them. The numbers of
+                parts that are left out stay as they are.
         """
+        unknown = self.unknown_numbers
         for key, layer in zip(self._keys or (ROOT,), self.layers, strict=True):
-            if isinstance(layer, _Standardised) and key in observations:
+            if isinstance(layer, _Standardised) and key in unknown and key in observations:
                 layer.fit(observations[key])
 
 
-def standardise_numbers(policy: nn.Module, observations: Mapping[str, np.ndarray]) -> None:
-    """Call `standardise` of each `SymbolicExtractor` in a policy that has learned nothing yet."""
+def standardise_numbers(
+    policy: nn.Module, seen: Sequence[Episode] | Mapping[str, np.ndarray]
+) -> None:
+    """Call `standardise` of each `SymbolicExtractor` in a policy that has learned nothing yet.
+
+    Args:
+        policy: Any SB3 policy.
+        seen: Episodes, or path -> (N, ...).
+    """
     for module in policy.modules():
         if isinstance(module, SymbolicExtractor):
-            module.standardise(observations)
+            paths = module.unknown_numbers
+            if not isinstance(seen, Mapping):
+                shown = (path for path in paths if path in seen[0].observations)
+                parts = {path: [one.observations[path] for one in seen] for path in shown}
+                module.standardise({path: np.concatenate(part) for path, part in parts.items()})
+            else:
+                module.standardise(seen)
 
 
 def _layer(space: spaces.Space[Any], image_features: int) -> tuple[nn.Module, int]:
@@ -121,22 +156,32 @@ class _Standardised(nn.Module):
 
     mean: Tensor
     std: Tensor
+    is_known: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
+        self.register_buffer("is_known", torch.tensor(False))
+
+    @property
+    def known(self) -> bool:
+        return bool(self.is_known)
 
     def fit(self, values: np.ndarray) -> None:
-        """Take the statistics of values (N, ...), unless there are some already."""
-        if bool((self.mean == 0).all() and (self.std == 1).all()):
-            numbers = values.reshape(len(values), -1).astype(np.float64)
-            mean, std = numbers.mean(0), numbers.std(0)
-            # What is nearly always the same, a rare flag, would else be huge when it is not.
-            std = np.maximum(std, np.ptp(numbers, 0) / _WIDEST)
-            changes = std > _LEAST_DEVIATION * np.maximum(np.abs(mean), 1e-3)
-            self.mean.copy_(torch.from_numpy(mean))
-            self.std.copy_(torch.from_numpy(np.where(changes, std, 1.0)))
+        """Take the statistics of values (N, ...), of at most some thousand rows."""
+        rows = values[:: -(-len(values) // _MOST_ROWS)].reshape(-1, len(self.mean))
+        numbers = rows.astype(np.float64)
+        numbers = numbers[np.isfinite(numbers).all(1)]
+        if not len(numbers):
+            return
+        # What is nearly always the same, a rare flag, would else be huge when it is not.
+        std = np.maximum(numbers.std(0), np.ptp(numbers, 0) / _WIDEST)
+        mean = numbers.mean(0)
+        changes = std > _LEAST_DEVIATION * np.maximum(np.abs(mean), 1e-3)
+        self.mean.copy_(torch.from_numpy(mean))
+        self.std.copy_(torch.from_numpy(np.where(changes, std, 1.0)))
+        self.is_known.fill_(True)
 
     def forward(self, values: Tensor) -> Tensor:
         return (values.flatten(1) - self.mean) / self.std

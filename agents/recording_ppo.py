@@ -10,6 +10,7 @@ import copy
 import io
 import logging
 import pathlib
+import pickle
 import zipfile
 from collections.abc import Callable
 from typing import Any, Self
@@ -275,11 +276,16 @@ class RecordingPPO(PPO):
             CheckpointError: If there is no agent, or none that can be read.
             SpaceError: If the environment has other spaces than the agent's.
         """
-        saved = _saved(path)
+        saved = _saved(path, custom_objects)
         rows = None if env is None else as_vec_env(env, n_envs or int(saved["n_envs"]))
         if rows is not None:
             own = saved["_real_space"], saved["action_space"]
-            _check_spaces(own, (raw_space(rows), rows.action_space))
+            try:
+                _check_spaces(own, (raw_space(rows), rows.action_space))
+            except SpaceError:
+                if rows is not env:
+                    rows.close()
+                raise
         agent = super().load(
             path,
             rows,
@@ -305,17 +311,36 @@ class RecordingPPO(PPO):
         return agent
 
 
-def _saved(path: str | pathlib.Path | io.BufferedIOBase) -> dict[str, Any]:
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
+
+
+def _saved(
+    path: str | pathlib.Path | io.BufferedIOBase, custom_objects: dict[str, Any] | None
+) -> dict[str, Any]:
     """Look up the attributes of a saved agent."""
     try:
-        data, _, _ = load_from_zip_file(path, device="cpu")
+        data, _, _ = load_from_zip_file(path, device="cpu", custom_objects=custom_objects)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no saved agent at {path}") from error
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is no saved agent, or a damaged one: {error}") from error
+    except IsADirectoryError as error:
+        inside = sorted(map(str, pathlib.Path(str(path)).glob("*agent*.zip")))
+        hint = f": did you mean {' or '.join(inside)}?" if inside else ""
+        raise CheckpointError(f"{path} is a folder, and no saved agent{hint}") from error
+    except _UNREADABLE as error:
+        # Behind the first sentence torch explains how to read files that are not to be trusted.
+        reason = str(error).split(". ")[0]
+        raise CheckpointError(f"{path} is damaged, or no saved agent: {reason}") from error
     if isinstance(path, io.BufferedIOBase):
         path.seek(0)
-    if data is None or "_real_space" not in data:
+    if data is None or "_recorded_timesteps" not in data:
         raise CheckpointError(f"{path} was saved by another algorithm: load it with that one")
     return data
 
@@ -327,9 +352,12 @@ def _check_spaces(
     """Refuse an environment that shows or takes something else than the agent's own."""
     for name, expected, found in zip(("observation", "action"), own, given, strict=True):
         if expected != found:
+            described = in_short(expected), in_short(found)
+            if described[0] == described[1]:
+                described = str(expected), str(found)
             raise SpaceError(
                 f"`env` must have the {name} space of the environment that the agent was made "
-                f"for, {in_short(expected)}, got {in_short(found)}"
+                f"for, {described[0]}, got {described[1]}"
             )
 
 

@@ -17,9 +17,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks.learning_curve import AfterDreams, AfterRollouts, LearningCurve
 from benchmarks.sample_efficiency_tasks import Task
-from worldgen.agents import DreamPPO, baseline_ppo
+from worldgen.agents import DreamPPO, baseline_ppo, standardise_numbers
 from worldgen.agents.baseline import policy_network
 from worldgen.agents.real_env import as_vec_env, policy_name
+from worldgen.spaces import ROOT
 
 __all__ = ["ARMS", "acting_policy", "train"]
 
@@ -67,7 +68,7 @@ def _ppo(task: Task, seed: int, curve: LearningCurve) -> Made:
 def _dqn(task: Task, seed: int, curve: LearningCurve) -> Made:
     config = task.dqn
     env = as_vec_env(task.environment, config.n_envs)
-    agent = DQN(
+    agent = _StandardisingDqn(
         policy_name(env.observation_space),
         env,
         learning_rate=config.learning_rate,
@@ -85,6 +86,22 @@ def _dqn(task: Task, seed: int, curve: LearningCurve) -> Made:
         device="cpu",
     )
     return agent, task.budget, AfterRollouts(curve, task.evaluate_every)
+
+
+class _StandardisingDqn(DQN):
+    """Sees numbers in units of their deviation from its first update on, as the others do."""
+
+    def train(self, gradient_steps: int, batch_size: int = 100) -> None:
+        if self._n_updates == 0:
+            buffer: Any = self.replay_buffer
+            seen = buffer.observations
+            parts = seen if isinstance(seen, dict) else {ROOT: seen}
+            shown = {path: part[: buffer.pos] for path, part in parts.items()}
+            standardise_numbers(
+                self.policy,
+                {path: part.reshape(-1, *part.shape[2:]) for path, part in shown.items()},
+            )
+        super().train(gradient_steps, batch_size)
 
 
 ARMS: dict[str, Callable[[Task, int, LearningCurve], Made]] = {

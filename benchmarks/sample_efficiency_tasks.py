@@ -12,7 +12,7 @@ Functions:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -166,7 +166,7 @@ TASKS = {
         solved_return=-110.0,
         budget=1_000_000,
         evaluate_every=16_384,
-        dream_ppo=_arm(spaces.Box(-np.inf, np.inf, (2,))),
+        dream_ppo=replace(_arm(spaces.Box(-np.inf, np.inf, (2,))), budget=10_000),
         ppo=BaselineConfig(  # RL Baselines3 Zoo's, but for its running normalisation
             n_envs=16,
             n_steps=16,

@@ -61,7 +61,7 @@ class NumberedMission(
             raise SpaceError(
                 "`env` must be a MiniGrid environment that shows a Dict, got "
                 f"{type(env.unwrapped).__name__} with {type(shown).__name__}: leave "
-                "NumberedMission away, or put it inside of the wrapper that takes the Dict apart"
+                "NumberedMission away, or the wrapper that takes the Dict apart"
             )
         gym.utils.RecordConstructorArgs.__init__(self)
         gym.ObservationWrapper.__init__(self, env)

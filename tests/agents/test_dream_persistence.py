@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -142,8 +143,20 @@ def test_what_is_no_agent_of_this_kind_is_said(tmp_path):
     with pytest.raises(CheckpointError, match=r"there is no saved agent at .*nowhere"):
         DreamPPO.load(tmp_path / "nowhere")
     (tmp_path / "text.zip").write_text("hello")
-    with pytest.raises(CheckpointError, match=r"text.zip is no saved agent, or a damaged one"):
+    with pytest.raises(CheckpointError, match=r"text.zip is damaged, or no saved agent"):
         DreamPPO.load(tmp_path / "text.zip")
+    make_agent().save(tmp_path / "agent.zip")
+    with pytest.raises(CheckpointError, match=r"is a folder, .* did you mean .*agent.zip"):
+        DreamPPO.load(tmp_path)
+    with (
+        zipfile.ZipFile(tmp_path / "agent.zip") as whole,
+        zipfile.ZipFile(tmp_path / "torn.zip", "w") as torn,
+    ):
+        for name in whole.namelist():
+            content = whole.read(name)
+            torn.writestr(name, content[:200] if name == "policy.pth" else content)
+    with pytest.raises(CheckpointError, match=r"torn.zip is damaged"):
+        DreamPPO.load(tmp_path / "torn.zip")
     other = PPO("MlpPolicy", "CartPole-v1", n_steps=4, batch_size=4, device="cpu")
     other.save(tmp_path / "ppo.zip")
     with pytest.raises(CheckpointError, match=r"ppo.zip was saved by another algorithm"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from tests.agents.small_agents import (
     weights,
 )
 from worldgen import EnvironmentSpec, Episode, Episodes, WorldModelConfig
-from worldgen.agents import DreamConfig, DreamPPO, SymbolicExtractor
+from worldgen.agents import DreamConfig, DreamPPO, SymbolicExtractor, train_offline
 from worldgen.agents.dream_training import is_paid
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.envs import ImaginedVecEnv
@@ -345,41 +347,72 @@ def an_episode(rewards, terminated=False):
     )
 
 
+def over(rewards):
+    return an_episode(rewards, terminated=True)
+
+
+SILENT = [an_episode([-1.0] * 8), an_episode([-1.0])]
+DENSE = [an_episode(np.linspace(-0.2, 0.0, 9))]
+
+
 @pytest.mark.parametrize(
-    ("more", "paid"),
+    ("episodes", "paid"),
     [
         ([], False),
-        ([an_episode([-1.0], terminated=True)], True),
-        ([an_episode([-100.0])], False),
-        ([an_episode([-0.8])], False),
-        ([an_episode([-0.6])], True),
+        (SILENT, False),
+        ([*SILENT, an_episode([-100.0])], False),
+        ([*SILENT, over([-1.0])], True),
+        ([*SILENT, over([-1.0, -9.0])], False),  # a trap
+        ([*SILENT, an_episode([-0.9])], True),
+        ([over([0.0, 0.0])] * 3, False),  # holes
+        ([over([0.0, 0.0]), over([0.0, 0.1])], True),
+        ([over([1.0, 1.0])], True),  # falls
+        (DENSE, False),
+        ([*DENSE, an_episode([0.5])], True),
     ],
 )
-def test_rewards_say_something_once_one_is_better_or_an_end_saves_some(more, paid):
-    alike = [an_episode([-1.0, -1.0]), an_episode([-1.0])]
-    assert is_paid([*alike, *more], 0.3) == paid
+def test_when_rewards_say_what_to_do(episodes, paid):
+    assert is_paid(episodes, 0.3) == paid
 
 
-def test_an_end_says_nothing_where_steps_cost_nothing():
-    holes = [an_episode([0.0, 0.0], terminated=True)] * 3
-    assert not is_paid([], 0.3)
-    assert not is_paid(holes, 0.3)
-    assert is_paid([*holes, an_episode([0.0, 1.0], terminated=True)], 0.3)
+def test_rewards_that_have_said_something_have_for_good():
+    """Though a good agent makes the best reward the usual one."""
+    agent: Any = make_agent(VECTOR, silent_novelty=0.3).learn(32)
+    agent._round_timesteps = 32
+    found = [an_episode([0.0] * 9 + [1.0])]
+    agent._episodes, agent._is_paid = [an_episode([0.0] * 9)], False
+    assert agent._silent_novelty() == 0.3
+    agent._episodes = found
+    assert agent._silent_novelty() == 0
+    agent._episodes = [*found, an_episode([1.0] * 30)]
+    assert not is_paid(agent._episodes, 0.3)
+    assert agent._silent_novelty() == 0
 
 
-@pytest.mark.parametrize(("env_id", "paid"), [("MountainCar-v0", False), ("CartPole-v1", True)])
-def test_there_is_a_bonus_each_time_until_rewards_say_something(env_id, paid, monkeypatch):
+@pytest.fixture
+def bonuses(monkeypatch):
+    """Weight of each dream's bonus, and whether it is paid each time."""
     made = []
 
     def noted(*args, **kwargs):
-        made.append(kwargs)
+        made.append((kwargs["novelty"], kwargs["novelty_repeats"]))
         return ImaginedVecEnv(*args, **kwargs)
 
     monkeypatch.setattr("worldgen.agents.dream_ppo.ImaginedVecEnv", noted)
+    return made
+
+
+@pytest.mark.parametrize(("env_id", "paid"), [("MountainCar-v0", False), ("CartPole-v1", True)])
+def test_there_is_a_bonus_each_time_until_rewards_say_something(env_id, paid, bonuses):
     agent = make_agent(env_id, silent_novelty=0.3, novelty=0.01, n_envs=2).learn(96)
-    weights = {(dream["novelty"], dream["novelty_repeats"]) for dream in made}
-    assert weights == {(0.01, False) if paid else (0.3, True)}
+    assert bonuses == [(0.01, False) if paid else (0.3, True)] * 2
     assert "dream/ep_bonus_mean" in agent.round_metrics
+
+
+def test_nobody_is_paid_each_time_for_what_nobody_collects(bonuses):
+    agent = make_agent("MountainCar-v0", silent_novelty=0.3, novelty=0.01, n_envs=2).learn(64)
+    train_offline(agent, 1)
+    assert bonuses == [(0.3, True), (0.01, False)]
 
 
 def standardised(agent):
@@ -397,6 +430,22 @@ def test_a_policy_sees_numbers_in_units_of_their_own_deviation():
     np.testing.assert_allclose(features.std(0), 1, atol=1e-2)
     agent.learn(64, reset_num_timesteps=False)
     np.testing.assert_allclose(standardised(agent).std, seen.std(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"memory": True}, {"policy_kwargs": {"net_arch": [8]}}])
+def test_numbers_beside_others_are_standardised_too(settings):
+    agent = make_agent(DICT, **settings).learn(64)
+    extractor = agent.policy.features_extractor
+    assert extractor.unknown_numbers == (("memory",) if "memory" in settings else ())
+    layers = dict(zip(extractor._keys, extractor.layers, strict=True))
+    seen = np.concatenate([episode.observations["place"] for episode in agent.episodes])
+    np.testing.assert_allclose(layers["place"].mean, seen.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_a_policy_that_knows_numbers_as_they_are_keeps_them():
+    kwargs = {"features_extractor_kwargs": {"standardises": False}}
+    agent = make_agent(VECTOR, policy_kwargs=kwargs).learn(64)
+    assert not standardised(agent).known
 
 
 def test_the_deviations_are_saved_with_the_policy(tmp_path):

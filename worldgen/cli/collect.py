@@ -31,9 +31,11 @@ class Arguments(CommonArguments):
 
     def goes_on(self) -> str:
         """Say what is left of a collection after Ctrl-C."""
-        if not self.output.exists():
+        count = len(list(self.output.glob("episode-*")))
+        if not count:
             return ""
-        return f"{self.output} keeps the episodes that were over; --overwrite begins anew"
+        episodes = f"{count} episode{'s' if count > 1 else ''}"
+        return f"{self.output} keeps {episodes}; --overwrite begins anew"
 
 
 def run(arguments: Arguments) -> None:

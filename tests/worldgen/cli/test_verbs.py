@@ -49,17 +49,22 @@ def test_collect_writes_what_it_says(episodes):
 
 
 def test_an_interrupted_collection_says_what_is_left(command, tmp_path, monkeypatch):
-    def broken_off(*_):
-        raise KeyboardInterrupt
+    append, output = Episodes.append, tmp_path / "episodes"
+    first = ("collect", WORLD, "--output", output, "--timesteps", 200)
 
-    output = tmp_path / "episodes"
+    def broken_off(episodes, episode):
+        if len(episodes) == 3:
+            raise KeyboardInterrupt
+        append(episodes, episode)
+
     with monkeypatch.context() as patch:
         patch.setattr(Episodes, "append", broken_off)
-        ended = command("collect", WORLD, "--output", output, "--timesteps", 200)
-    kept = f"{output} keeps the episodes that were over; --overwrite begins anew"
+        ended = command(*first)
+    kept = f"{output} keeps 3 episodes; --overwrite begins anew"
     assert ended.code == 1
     assert ended.err.splitlines()[-1] == f"worldgen: error: interrupted; {kept}"
-    assert command("collect", WORLD, "--output", output, "--overwrite", "--timesteps", 9).code == 0
+    assert len(Episodes.load(output)) == 3
+    assert command(*first, "--overwrite").code == 0
 
 
 def test_an_agent_of_another_environment_collects_nothing(command, tmp_path):
