@@ -2,6 +2,7 @@
 
 Classes:
     DreamPPO, DreamConfig, DreamDefaults: collect, fit, dream, again and again.
+    StartConfig: which real moments dreams start at, for DreamConfig.
     SymbolicExtractor, TokenExtractor: features of symbols and of tokens.
     ImaginedReplayBuffer, ImaginedReplayConfig, ImaginedReplayCallback: imagined transitions in
         the batches of DQN, SAC and TD3.
@@ -35,6 +36,7 @@ from worldgen.agents.imagined_replay_callback import ImaginedReplayCallback
 from worldgen.agents.imagined_replay_config import ImaginedReplayConfig, replay_model_config
 from worldgen.agents.offline import train_offline
 from worldgen.agents.offline_config import OFFLINE_CONFIG, OFFLINE_ROUNDS
+from worldgen.envs.dream_starts import StartConfig
 
 __all__ = [
     "OFFLINE_CONFIG",
@@ -48,6 +50,7 @@ __all__ = [
     "ImaginedReplayCallback",
     "ImaginedReplayConfig",
     "PhaseCallback",
+    "StartConfig",
     "SymbolicExtractor",
     "TokenExtractor",
     "baseline_ppo",

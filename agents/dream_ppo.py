@@ -10,6 +10,7 @@ https://arxiv.org/abs/1707.06347, as Stable-Baselines3 has it.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Self
@@ -76,8 +77,10 @@ class DreamPPO(RememberingPPO):
 
     Args:
         policy: As in SB3. "MultiInputPolicy" and "MlpPolicy" read observations by
-            `SymbolicExtractor` unless `policy_kwargs` says otherwise. With `memory=True` they are
-            the same, since what the policy reads is a Dict.
+            `SymbolicExtractor` unless `policy_kwargs` says otherwise, which standardises vectors
+            of numbers by the first real episodes; `policy_kwargs={"features_extractor_kwargs":
+            {"standardises": False}}` leaves them as they are. With `memory=True` the two names
+            are the same, since what the policy reads is a Dict.
         env: A Gymnasium id, an `EnvironmentSpec` or a function that makes the environment, for
             `n_envs` rows; an environment; or an SB3 `VecEnv` of prepared environments. None
             with `episodes`, whose spaces are taken, for `train_offline`.
@@ -358,7 +361,13 @@ class DreamPPO(RememberingPPO):
                 imagined_timesteps=self.imagined_timesteps,
                 callback=DreamProgress(bar),
             )
-        metrics = {**metrics, **from_real, "dream/tries_again": float(tries_again)}
+        weight = silent or self.config.novelty
+        metrics = {
+            **metrics,
+            **from_real,
+            "dream/tries_again": float(tries_again),
+            "dream/novelty": weight,
+        }
         self._record(metrics)
         return metrics
 
@@ -425,6 +434,17 @@ class DreamPPO(RememberingPPO):
 
     def _progress(self, phase: str, total: int) -> Progress:
         return Progress(f"round {self.round + 1}: {phase}", total, enabled=self._show_progress)
+
+    @classmethod
+    def _changes(cls, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+        fields = {field.name for field in dataclasses.fields(DreamConfig)}
+        overrides = {name: value for name, value in wanted.items() if name in fields}
+        config = configured(f"{cls.__name__}.load", saved["config"], overrides)
+        # PPO's own numbers are attributes, and fields of the config too.
+        attributes = {
+            name: value for name, value in wanted.items() if name in saved or name not in fields
+        }
+        return {"config": config, **attributes}
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_world_model", "fit_checkpoint"]

@@ -21,6 +21,7 @@ from gymnasium import spaces
 from worldgen.acting import Acting
 from worldgen.config import require
 from worldgen.data.environment import EnvLike, episode_success, make_env
+from worldgen.data.policy_check import check_fits
 from worldgen.errors import ConfigError
 from worldgen.seeding import derived_seed, seeded_torch
 from worldgen.spaces import stack, unflatten
@@ -93,6 +94,7 @@ def evaluate_agent(
 
     Raises:
         ConfigError: If a number is out of range.
+        SpaceError: If an SB3 policy was made for other observations or actions.
     """
     require(num_episodes >= 1, "num_episodes", "be at least 1", num_episodes)
     require(max_parallel >= 1, "max_parallel", "be at least 1", max_parallel)
@@ -100,6 +102,7 @@ def evaluate_agent(
     rows = 1 if isinstance(environment, gym.Env) else min(num_episodes, max_parallel)
     envs = [make_env(environment) for _ in range(rows)]
     try:
+        check_fits(policy, envs[0].observation_space, envs[0].action_space)
         choose = _chooser(policy, envs[0].action_space, deterministic, seed)
         with seeded_torch(derived_seed(seed, "evaluation")):
             played = _play(envs, choose, range(seed, seed + num_episodes), max_episode_steps)

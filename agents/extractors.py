@@ -38,6 +38,8 @@ __all__ = ["SymbolicExtractor", "TokenExtractor", "standardise_numbers"]
 
 _LEAST_DEVIATION = 1e-6
 """Of a number that is not constant, as a share of its mean."""
+_DEVIATIONS = 3
+"""That make one unit."""
 _WIDEST = 10
 """Range of a number, in units of what is taken for its deviation, at most."""
 _MOST_ROWS = 20_000
@@ -101,10 +103,11 @@ class SymbolicExtractor(BaseFeaturesExtractor):
         )
 
     def standardise(self, observations: Mapping[str, np.ndarray]) -> None:
-        """Give each number of a vector mean 0 and deviation 1 over these observations.
+        """Give each number of a vector mean 0 and a deviation of 1/3 over these observations.
 
-        A number that is nearly always the same is given a range of 10, and one that always is has
-        its mean taken off. Vectors that have been standardised before stay as they are.
+        Not 1, since an agent that has only begun sees a small part of what there is. A number that
+        is nearly always the same has a smaller deviation, and one that always is has its mean taken
+        off. Vectors that have been standardised before stay as they are.
 
         Args:
             observations: Path -> (N, ...), as `Episode.observations` holds them. The numbers of
@@ -180,7 +183,7 @@ class _Standardised(nn.Module):
         mean = numbers.mean(0)
         changes = std > _LEAST_DEVIATION * np.maximum(np.abs(mean), 1e-3)
         self.mean.copy_(torch.from_numpy(mean))
-        self.std.copy_(torch.from_numpy(np.where(changes, std, 1.0)))
+        self.std.copy_(torch.from_numpy(np.where(changes, _DEVIATIONS * std, 1.0)))
         self.is_known.fill_(True)
 
     def forward(self, values: Tensor) -> Tensor:

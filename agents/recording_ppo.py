@@ -12,7 +12,7 @@ import logging
 import pathlib
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -241,6 +241,11 @@ class RecordingPPO(PPO):
         return [*super()._excluded_save_params(), "_episodes"]
 
     @classmethod
+    def _changes(cls, saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn the keywords of `load` into attributes to change."""
+        return dict(wanted)
+
+    @classmethod
     def load(
         cls,
         path: str | pathlib.Path | io.BufferedIOBase,
@@ -250,7 +255,7 @@ class RecordingPPO(PPO):
         print_system_info: bool = False,
         force_reset: bool = True,
         *,
-        episodes: Episodes | None = None,
+        episodes: Episodes | str | pathlib.Path | None = None,
         n_envs: int | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -267,16 +272,23 @@ class RecordingPPO(PPO):
             custom_objects: As in SB3.
             print_system_info: As in SB3.
             force_reset: Whether `learn` resets the environment first.
-            episodes: The episodes that the agent has made. Environment steps of which it does
-                not know are counted as made after it was saved, with a warning.
+            episodes: The episodes that the agent has made, or their folder. Environment steps of
+                which it does not know are counted as made after it was saved, with a warning.
             n_envs: Rows, where `env` does not say; None for as many as it had.
-            **kwargs: Attributes to change.
+            **kwargs: Attributes to change; for `DreamPPO`, fields of its config too.
 
         Raises:
+            ConfigError: If there is no attribute of a name in `kwargs`.
             CheckpointError: If there is no agent, or none that can be read.
             SpaceError: If the environment has other spaces than the agent's.
         """
         saved = _saved(path, custom_objects)
+        kwargs = cls._changes(saved, kwargs)
+        unknown = sorted(set(kwargs) - set(saved))
+        if unknown:
+            raise ConfigError(f"`{cls.__name__}.load` has no argument {', '.join(unknown)}")
+        if isinstance(episodes, str | pathlib.Path):
+            episodes = Episodes.load(episodes)
         rows = None if env is None else as_vec_env(env, n_envs or int(saved["n_envs"]))
         if rows is not None:
             own = saved["_real_space"], saved["action_space"]
@@ -300,12 +312,13 @@ class RecordingPPO(PPO):
         else:
             agent._set_up_episodes(None)
         if episodes is not None:
-            unknown = episodes.num_steps - agent._recorded_timesteps
-            if unknown > 0:
+            agent._check_episodes(episodes)
+            more = episodes.num_steps - agent._recorded_timesteps
+            if more > 0:
                 logger.warning(
                     "%s environment steps of `episodes` are unknown to the agent: they count as "
                     "steps that it made after it was saved",
-                    f"{unknown:,}",
+                    f"{more:,}",
                 )
             agent.set_episodes(episodes)
         return agent

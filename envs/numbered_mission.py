@@ -34,7 +34,8 @@ class NumberedMission(
 
     What a world model and SB3's policies leave out by default is then seen by both: without it
     MiniGrid's GoToDoor, GoToObject, Fetch and PutNear are guesswork. Put it outside of wrappers
-    that replace the observation, such as `FullyObservedMiniGrid`.
+    that replace the observation, such as `FullyObservedMiniGrid`. SB3 on its own takes MiniGrid's
+    grid for a picture: `worldgen.make_env(NumberedMission(env))` says that it is none.
 
     >>> import minigrid  # registers its ids
     >>> env = NumberedMission(gym.make("MiniGrid-GoToDoor-5x5-v0"))
@@ -94,8 +95,8 @@ def _spelt_out(shown: Any) -> tuple[list[tuple[str, ...]], dict[str, np.ndarray]
     space = shown["mission"]
     if type(space).__name__ != "MissionSpace":  # BabyAI's claims to have one mission
         raise SpaceError(
-            f"the missions of a {type(space).__name__} cannot be counted: leave NumberedMission "
-            "away, or ask for their text with `worldgen.make_env(env, text=True)`"
+            f"the missions of a {type(space).__name__} cannot be counted, and text is not read by "
+            "world models and agents yet: leave NumberedMission away"
         )
     blanks = [tuple(words) for words in space.ordered_placeholders or ()]
     count = math.prod(len(words) for words in blanks)

@@ -212,12 +212,23 @@ class RunFolder:
         grown = isinstance(before, int) and isinstance(now, int) and now > before
         # Another environment, or dataset, has other defaults, which nobody set.
         first = ("environment", "dataset")
-        for name in sorted(own.keys() | new.keys(), key=lambda n: (not n.startswith(first), n)):
-            if own.get(name) != new.get(name) and not (name == may_grow and grown):
-                raise CheckpointError(
-                    f"{self.path} was begun with {name} = {own.get(name)!r}, now it is "
-                    f"{new.get(name)!r}: resume with the same settings, or choose another folder"
-                )
+        names = sorted(own.keys() | new.keys(), key=lambda n: (not n.startswith(first), n))
+        others = [
+            name
+            for name in names
+            if own.get(name) != new.get(name) and not (name == may_grow and grown)
+        ]
+        if others and others[0].startswith(first):
+            others = others[:1]
+        if others:
+            what = ", ".join(
+                f"{name} = {own.get(name)!r} (now {new.get(name)!r})" for name in others
+            )
+            hint = f"; {may_grow} may become more" if may_grow in others else ""
+            raise CheckpointError(
+                f"{self.path} was begun with {what}: resume with the same settings{hint}, or "
+                "choose another folder"
+            )
         return grown
 
     def _clear(self, overwrite: bool) -> None:

@@ -199,5 +199,18 @@ def test_what_is_missing_is_named(tmp_path):
 def test_hyperparameters_may_be_changed_on_loading(tmp_path):
     agent = make_agent().learn(64)
     agent.save(tmp_path / "agent.zip")
-    loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu", ent_coef=0.5)
-    assert loaded.ent_coef == 0.5
+    changes = {"ent_coef": 0.5, "horizon": 7}
+    loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu", **changes)
+    assert loaded.ent_coef == loaded.config.ent_coef == 0.5
+    assert loaded.config.horizon == 7
+    with pytest.raises(ConfigError, match=r"`DreamPPO.load` has no argument horizn"):
+        DreamPPO.load(tmp_path / "agent.zip", device="cpu", horizn=7)
+    with pytest.raises(ConfigError, match=r"`horizon` must be an integer"):
+        DreamPPO.load(tmp_path / "agent.zip", device="cpu", horizon=7.5)
+
+
+def test_episodes_may_be_named_by_their_folder(tmp_path):
+    agent = make_agent(episodes_path=tmp_path / "episodes").learn(64)
+    agent.save(tmp_path / "agent.zip")
+    loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu", episodes=tmp_path / "episodes")
+    assert loaded.episodes.num_steps == 64

@@ -51,9 +51,6 @@ def run(arguments: Arguments) -> None:
         from worldgen.agents import DreamPPO
 
         policy = DreamPPO.load(arguments.agent)
-        shown = environment.make()
-        shown.close()
-        policy.check_spaces(shown.observation_space, shown.action_space)
     episodes = collect(
         environment,
         arguments.timesteps,

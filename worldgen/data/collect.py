@@ -23,6 +23,7 @@ from worldgen.data.environment import EnvLike
 from worldgen.data.episode import EpisodeBuilder
 from worldgen.data.episode_rules import describe, first_outside
 from worldgen.data.episodes import Episodes
+from worldgen.data.policy_check import check_fits
 from worldgen.data.rows import Rows, RowsStep, open_rows
 from worldgen.errors import ConfigError, ShapeError
 from worldgen.progress import Progress
@@ -80,7 +81,7 @@ def collect(
     Raises:
         ConfigError: If an argument breaks its rule, or an action is not in the action space.
         EnvironmentIdError: If the id is not registered.
-        SpaceError: If an observation is not made of numbers.
+        SpaceError: If an observation is not made of numbers, or an SB3 policy was made for others.
         ShapeError: If actions or observations do not have the shape or dtype of their space.
         DatasetError: If the folder is not empty, or an observation's value breaks its space.
     """
@@ -89,6 +90,7 @@ def collect(
     require(seed >= 0, "seed", "be at least 0", seed)
     rows = open_rows(env, min(num_envs, num_steps))
     try:
+        check_fits(policy, rows.observation_space, rows.action_space)
         choose = _chooser(policy, rows, seed)
         episodes = _empty_episodes(rows, path, overwrite)
         with Progress("collect", num_steps, enabled=progress) as bar, _seeded(policy, seed):

@@ -54,6 +54,8 @@ class EnvironmentSpec(Config):
     def __post_init__(self) -> None:
         """Check that the id is there and the wrappers are named `module:Class`."""
         require(bool(self.id), "id", "be a Gymnasium environment id", self.id)
+        rule = "be a tuple of names, such as ('minigrid.wrappers:ImgObsWrapper',)"
+        require(not isinstance(self.wrappers, str), "wrappers", rule, self.wrappers)
         for wrapper in self.wrappers:
             named = len(wrapper.split(":")) == 2 and all(wrapper.split(":"))
             require(named, "wrappers", "be named like 'minigrid.wrappers:ImgObsWrapper'", wrapper)

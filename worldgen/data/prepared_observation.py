@@ -79,9 +79,41 @@ def prepare_env(env: Env, *, text: bool = False) -> Env:
     _refuse_flat_text(env)
     if isinstance(env, PrepareObservation):
         return env
-    if prepared_observation_space(env, text=text) == env.observation_space:
-        return env
-    return PrepareObservation(env, text)
+    space = prepared_observation_space(env, text=text)
+    _note_missing_mission(env, space)
+    return env if space == env.observation_space else PrepareObservation(env, text)
+
+
+def _note_missing_mission(env: Env, shown: spaces.Space[Any]) -> None:
+    """Warn, once an id, where missions differ from episode to episode and are not shown."""
+    known = is_minigrid(env) and isinstance(env.unwrapped.observation_space, spaces.Dict)
+    if known and not (isinstance(shown, spaces.Dict) and "mission" in shown.spaces):
+        space: Any = env.unwrapped.observation_space
+        name = env.spec.id if env.spec else str(env)
+        _warn_of_mission(name, _varies(space.spaces.get("mission")))
+
+
+def _varies(mission: Any) -> str:
+    """Say how missions differ: "counted" where `NumberedMission` can tell, or "text", or ""."""
+    if mission is None or isinstance(mission, spaces.Text):
+        return ""
+    if type(mission).__name__ != "MissionSpace":  # BabyAI's, with a grammar
+        return "text"
+    blanks = getattr(mission, "ordered_placeholders", None) or ()
+    return "counted" if any(len(words) > 1 for words in blanks) else ""
+
+
+@functools.cache
+def _warn_of_mission(name: str, varies: str) -> None:
+    if varies:
+        remedy = (
+            "worldgen.envs:NumberedMission, behind all other wrappers, shows it as numbers"
+            if varies == "counted"
+            else "world models and agents cannot read it yet"
+        )
+        logger.warning(
+            "%s: its missions differ between episodes and are left out: %s", name, remedy
+        )
 
 
 def _refuse_flat_text(env: Env) -> None:
@@ -123,7 +155,7 @@ def without_text(space: spaces.Space[Any], name: str) -> spaces.Space[Any]:
         return space
     dropped = tuple(key for key in space.spaces if key not in kept)
     if dropped:
-        _log_dropped(name, dropped, any(_has_several(space.spaces[key]) for key in dropped))
+        _log_dropped(name, dropped)
     parts = {key: without_text(child, name) for key, child in kept.items()}
     changed = dropped or any(part is not kept[key] for key, part in parts.items())
     # A list, since a Dict made from a dictionary sorts its keys.
@@ -146,23 +178,9 @@ def _is_text(space: spaces.Space[Any]) -> bool:
     return mission or isinstance(space, spaces.Text)
 
 
-def _has_several(space: spaces.Space[Any]) -> bool:
-    """Whether missions differ in words that `NumberedMission` can count."""
-    return any(len(words) > 1 for words in getattr(space, "ordered_placeholders", None) or ())
-
-
 @functools.cache
-def _log_dropped(name: str, keys: tuple[str, ...], countable: bool) -> None:
-    parts = ", ".join(keys)
-    if countable:
-        logger.warning(
-            "%s: the text parts %s of its observations are left out, though they differ between "
-            "episodes: worldgen.envs:NumberedMission shows them as numbers",
-            name,
-            parts,
-        )
-    else:
-        logger.info("%s: the text parts %s of its observations are left out", name, parts)
+def _log_dropped(name: str, keys: tuple[str, ...]) -> None:
+    logger.info("%s: the text parts %s of its observations are left out", name, ", ".join(keys))
 
 
 def wrapper_chain(env: Env) -> Iterator[Env]:

@@ -72,7 +72,7 @@ def test_an_agent_of_another_environment_collects_nothing(command, tmp_path):
     output, agent = tmp_path / "episodes", ("--agent", tmp_path / "agent.zip")
     ended = command("collect", WORLD, "--output", output, *agent)
     assert ended.code == 1
-    assert "the environment that the agent was made for" in ended.err
+    assert "the policy must have been made for the observation space" in ended.err
     assert not output.exists()
     assert command("collect", GRID, "--output", output, "--timesteps", 20, *agent).code == 0
 
