@@ -85,11 +85,15 @@ def test_resume_after_a_kill_in_the_first_moment(tmp_path, left_behind):
 
 def test_resume_wants_the_same_settings(tmp_path):
     begin(tmp_path)
-    with pytest.raises(CheckpointError, match=r"model\.width = 64, now it is 32"):
+    with pytest.raises(CheckpointError, match=r"model\.width = 64 \(now 32\)"):
         begin(tmp_path, {"seed": 3, "model": {"width": 32}}, resume=True)
     both = {"seed": 3, "model": {"width": 32}, "environment": {"id": "Other-v0"}}
-    with pytest.raises(CheckpointError, match=r"environment\.id = None, now it is 'Other-v0'"):
+    with pytest.raises(CheckpointError, match=r"with environment\.id = None \(now 'Other-v0'\): resume"):
         begin(tmp_path, both, resume=True)
+    with pytest.raises(CheckpointError, match=r"64 \(now 32\), seed = 3 \(now 4\): resume"):
+        begin(tmp_path, {"seed": 4, "model": {"width": 32}}, resume=True)
+    with pytest.raises(CheckpointError, match=r"same settings; seed may become more, or"):
+        begin(tmp_path, {**CONFIG, "seed": 2}, resume=True, may_grow="seed")
     with pytest.raises(CheckpointError, match="exclude each other"):
         begin(tmp_path, overwrite=True, resume=True)
 

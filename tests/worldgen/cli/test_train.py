@@ -175,14 +175,14 @@ def test_resuming_a_finished_run_shows_the_same_again(train, finished):
 def test_resuming_wants_the_same_settings(train, finished):
     ended = train(finished[0], "--resume", "--seed", 5)
     assert ended.code == 1
-    assert "was begun with seed = 0, now it is 5" in ended.err
+    assert "was begun with seed = 0 (now 5)" in ended.err
 
 
 def test_a_finished_run_is_given_more_steps(train, command, finished, tmp_path):
     folder, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
     shutil.copytree(finished[0], folder)
     fewer = train(folder, "--resume", "--timesteps", 48)
-    assert "was begun with timesteps = 96, now it is 48" in fewer.err
+    assert "was begun with timesteps = 96 (now 48): resume with the same settings; timesteps may become more" in fewer.err
     assert train(folder, "--resume", "--timesteps", 144).code == 0
     assert train(undisturbed, "--timesteps", 144).code == 0
     assert Episodes.load(RunFolder.open(folder).episodes).num_steps == 144
