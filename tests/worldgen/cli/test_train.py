@@ -182,7 +182,8 @@ def test_a_finished_run_is_given_more_steps(train, command, finished, tmp_path):
     folder, undisturbed = tmp_path / "run", tmp_path / "undisturbed"
     shutil.copytree(finished[0], folder)
     fewer = train(folder, "--resume", "--timesteps", 48)
-    assert "was begun with timesteps = 96 (now 48): resume with the same settings; timesteps may become more" in fewer.err
+    assert "was begun with timesteps = 96 (now 48)" in fewer.err
+    assert "timesteps may become more" in fewer.err
     assert train(folder, "--resume", "--timesteps", 144).code == 0
     assert train(undisturbed, "--timesteps", 144).code == 0
     assert Episodes.load(RunFolder.open(folder).episodes).num_steps == 144
