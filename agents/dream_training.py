@@ -126,7 +126,9 @@ def is_paid(episodes: Sequence[Episode], least: float) -> bool:
     if above > (0 if np.mean(rewards == usual) >= 0.5 else least):
         return True
     last = [float(episode.rewards[-1]) for episode in episodes if episode.terminated[-1]]
-    return usual > 0 < len(last) or (usual < 0 and any(reward >= usual for reward in last))
+    if usual < 0:
+        return any(reward >= usual for reward in last)
+    return usual > 0 and bool(last)
 
 
 def is_stuck(returns: Sequence[float], patience: int) -> bool:

@@ -178,21 +178,15 @@ class RecordingPPO(PPO):
         Args:
             env: As in the constructor.
             force_reset: Whether `learn` resets it first.
-        """
-        rows = as_vec_env(env, self.n_envs)
-        self.check_spaces(raw_space(rows), rows.action_space)
-        super().set_env(rows, force_reset)
-        self._environment = self._environment or environment_of(env)
-
-    def check_spaces(
-        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
-    ) -> None:
-        """Make sure that an environment shows and takes what the agent was made for.
 
         Raises:
-            SpaceError: If it does not.
+            SpaceError: If it shows or takes something else than what the agent was made for.
         """
-        _check_spaces((self._real_space, self.action_space), (observation_space, action_space))
+        rows = as_vec_env(env, self.n_envs)
+        own = self._real_space, self.action_space
+        _check_spaces(own, (raw_space(rows), rows.action_space))
+        super().set_env(rows, force_reset)
+        self._environment = self._environment or environment_of(env)
 
     def _collect(
         self,
