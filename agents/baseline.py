@@ -6,6 +6,7 @@ Classes:
 Functions:
     baseline_ppo: a PPO that reads what `DreamPPO` reads, with the same network.
     policy_network: the network of its policy.
+    standardise_by_buffer: let a policy see numbers in units of their deviation in a buffer.
     baseline_result: how good it is after a number of real environment steps.
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
+from torch import nn
 
 from worldgen.agents.evaluation import AgentResult, evaluate_agent
 from worldgen.agents.extractors import SymbolicExtractor, standardise_numbers
@@ -26,7 +28,13 @@ from worldgen.config import Config, require
 from worldgen.data.environment import EnvLike
 from worldgen.spaces import ROOT
 
-__all__ = ["BaselineConfig", "baseline_ppo", "baseline_result", "policy_network"]
+__all__ = [
+    "BaselineConfig",
+    "baseline_ppo",
+    "baseline_result",
+    "policy_network",
+    "standardise_by_buffer",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,18 @@ def policy_network(hidden: Sequence[int]) -> dict[str, Any]:
     return {"features_extractor_class": SymbolicExtractor, "net_arch": list(hidden)}
 
 
+def standardise_by_buffer(policy: nn.Module, observations: Any) -> None:
+    """Call `standardise_numbers` with what a buffer of SB3 holds.
+
+    Args:
+        policy: One that has learned nothing yet.
+        observations: (T, N, ...), or a dictionary of these.
+    """
+    parts = observations if isinstance(observations, dict) else {ROOT: observations}
+    shown = {path: part.reshape(-1, *part.shape[2:]) for path, part in parts.items()}
+    standardise_numbers(policy, shown)
+
+
 class _StandardisingPPO(PPO):
     """Sees numbers in units of their deviation, as `DreamPPO` does: from its first update on.
 
@@ -82,12 +102,7 @@ class _StandardisingPPO(PPO):
 
     def train(self) -> None:
         if self._n_updates == 0:
-            seen: Any = self.rollout_buffer.observations
-            parts = seen if isinstance(seen, dict) else {ROOT: seen}
-            standardise_numbers(
-                self.policy,
-                {path: part.reshape(-1, *part.shape[2:]) for path, part in parts.items()},
-            )
+            standardise_by_buffer(self.policy, self.rollout_buffer.observations)
         super().train()
 
 

@@ -340,12 +340,13 @@ class DreamPPO(RememberingPPO):
         at_round_start = self.num_timesteps - self._round_timesteps
         self._update_current_progress_remaining(at_round_start, max(1, self._total_timesteps))
         silent = self._silent_novelty()
+        weight = silent or self.config.novelty
         dream = ImaginedVecEnv(
             self.world_model,
             self.config.dream_envs,
             self.dream_horizon,
             starts=self.episodes,
-            novelty=silent or self.config.novelty,
+            novelty=weight,
             novelty_repeats=silent > 0,
             start_config=self.config.starts,
             memory=self.config.memory,
@@ -361,7 +362,6 @@ class DreamPPO(RememberingPPO):
                 imagined_timesteps=self.imagined_timesteps,
                 callback=DreamProgress(bar),
             )
-        weight = silent or self.config.novelty
         metrics = {
             **metrics,
             **from_real,

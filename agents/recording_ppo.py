@@ -104,15 +104,9 @@ class RecordingPPO(PPO):
         self._episodes, self._recorded_timesteps = episodes, episodes.num_steps
 
     def _check_episodes(self, episodes: Episodes) -> None:
-        for name, own, other in (
-            ("observation", self._real_space, episodes.observation_space),
-            ("action", self.action_space, episodes.action_space),
-        ):
-            if own != other:
-                raise SpaceError(
-                    f"`episodes` must come from an environment with the {name} space {own}, "
-                    f"got {other}"
-                )
+        rule = "`episodes` must come from an environment with the {} space"
+        own = self._real_space, self.action_space
+        _check_spaces(rule, own, (episodes.observation_space, episodes.action_space))
 
     @property
     def episodes(self) -> Episodes:
@@ -184,7 +178,7 @@ class RecordingPPO(PPO):
         """
         rows = as_vec_env(env, self.n_envs)
         own = self._real_space, self.action_space
-        _check_spaces(own, (raw_space(rows), rows.action_space))
+        _check_spaces(_SAME_ENV, own, (raw_space(rows), rows.action_space))
         super().set_env(rows, force_reset)
         self._environment = self._environment or environment_of(env)
 
@@ -287,7 +281,7 @@ class RecordingPPO(PPO):
         if rows is not None:
             own = saved["_real_space"], saved["action_space"]
             try:
-                _check_spaces(own, (raw_space(rows), rows.action_space))
+                _check_spaces(_SAME_ENV, own, (raw_space(rows), rows.action_space))
             except SpaceError:
                 if rows is not env:
                     rows.close()
@@ -306,15 +300,14 @@ class RecordingPPO(PPO):
         else:
             agent._set_up_episodes(None)
         if episodes is not None:
-            agent._check_episodes(episodes)
             more = episodes.num_steps - agent._recorded_timesteps
+            agent.set_episodes(episodes)
             if more > 0:
                 logger.warning(
                     "%s environment steps of `episodes` are unknown to the agent: they count as "
                     "steps that it made after it was saved",
                     f"{more:,}",
                 )
-            agent.set_episodes(episodes)
         return agent
 
 
@@ -352,20 +345,27 @@ def _saved(
     return data
 
 
+_SAME_ENV = "`env` must have the {} space of the environment that the agent was made for,"
+
+
 def _check_spaces(
+    rule: str,
     own: tuple[spaces.Space[Any], spaces.Space[Any]],
     given: tuple[spaces.Space[Any], spaces.Space[Any]],
 ) -> None:
-    """Refuse an environment that shows or takes something else than the agent's own."""
+    """Refuse observation and action spaces that are not the agent's own.
+
+    Args:
+        rule: How the message begins, "{}" where the kind of space stands.
+        own: Of the agent.
+        given: Of the environment, or of episodes.
+    """
     for name, expected, found in zip(("observation", "action"), own, given, strict=True):
         if expected != found:
             described = in_short(expected), in_short(found)
             if described[0] == described[1]:
                 described = str(expected), str(found)
-            raise SpaceError(
-                f"`env` must have the {name} space of the environment that the agent was made "
-                f"for, {described[0]}, got {described[1]}"
-            )
+            raise SpaceError(f"{rule.format(name)} {described[0]}, got {described[1]}")
 
 
 def _check_policy(policy: object, space: spaces.Space[Any]) -> None:

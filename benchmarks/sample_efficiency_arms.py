@@ -17,10 +17,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks.learning_curve import AfterDreams, AfterRollouts, LearningCurve
 from benchmarks.sample_efficiency_tasks import Task
-from worldgen.agents import DreamPPO, baseline_ppo, standardise_numbers
-from worldgen.agents.baseline import policy_network
+from worldgen.agents import DreamPPO, baseline_ppo
+from worldgen.agents.baseline import policy_network, standardise_by_buffer
 from worldgen.agents.real_env import as_vec_env, policy_name
-from worldgen.spaces import ROOT
 
 __all__ = ["ARMS", "acting_policy", "train"]
 
@@ -94,13 +93,10 @@ class _StandardisingDqn(DQN):
     def train(self, gradient_steps: int, batch_size: int = 100) -> None:
         if self._n_updates == 0:
             buffer: Any = self.replay_buffer
-            seen = buffer.observations
-            parts = seen if isinstance(seen, dict) else {ROOT: seen}
-            shown = {path: part[: buffer.pos] for path, part in parts.items()}
-            standardise_numbers(
-                self.policy,
-                {path: part.reshape(-1, *part.shape[2:]) for path, part in shown.items()},
-            )
+            seen, count = buffer.observations, buffer.pos
+            is_dict = isinstance(seen, dict)
+            filled = {key: part[:count] for key, part in seen.items()} if is_dict else seen[:count]
+            standardise_by_buffer(self.policy, filled)
         super().train(gradient_steps, batch_size)
 
 

@@ -105,6 +105,9 @@ def _arm(space: spaces.Space[Any]) -> DreamArm:
     return DreamArm(n_envs=suited.n_envs, loop=suited.config, model=suited.model_config)
 
 
+_ZOO_PPO = BaselineConfig(n_envs=16, batch_size=64, learning_rate=3e-4, ent_coef=0.0)
+"""RL Baselines3 Zoo's for MountainCar and Acrobot alike, but for its running normalisation."""
+
 TASKS = {
     "doorkey-5x5": Task(
         environment=_doorkey(5),
@@ -167,28 +170,14 @@ TASKS = {
         budget=1_000_000,
         evaluate_every=16_384,
         dream_ppo=replace(_arm(spaces.Box(-np.inf, np.inf, (2,))), budget=10_000),
-        ppo=BaselineConfig(  # RL Baselines3 Zoo's, but for its running normalisation
-            n_envs=16,
-            n_steps=16,
-            batch_size=64,
-            learning_rate=3e-4,
-            gae_lambda=0.98,
-            ent_coef=0.0,
-        ),
+        ppo=replace(_ZOO_PPO, n_steps=16, gae_lambda=0.98),
     ),
     "acrobot": Task(
         environment=EnvironmentSpec(id="Acrobot-v1"),
         solved_return=-100.0,
         evaluate_every=4_096,
         dream_ppo=_arm(spaces.Box(-np.inf, np.inf, (6,))),
-        ppo=BaselineConfig(  # RL Baselines3 Zoo's, but for its running normalisation
-            n_envs=16,
-            n_steps=256,
-            batch_size=64,
-            learning_rate=3e-4,
-            gae_lambda=0.94,
-            ent_coef=0.0,
-        ),
+        ppo=replace(_ZOO_PPO, n_steps=256, gae_lambda=0.94),
     ),
 }
 

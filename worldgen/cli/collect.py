@@ -45,14 +45,13 @@ def run(arguments: Arguments) -> None:
     from worldgen.data.collect import collect
     from worldgen.data.environment import EnvironmentSpec
 
-    environment = EnvironmentSpec(id=arguments.env, wrappers=arguments.wrapper)
     policy = None
     if arguments.agent is not None:
         from worldgen.agents import DreamPPO
 
         policy = DreamPPO.load(arguments.agent)
     episodes = collect(
-        environment,
+        EnvironmentSpec(id=arguments.env, wrappers=arguments.wrapper),
         arguments.timesteps,
         policy,
         seed=arguments.seed,

@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from stable_baselines3.common.callbacks import CallbackList
 
 from worldgen.agents import DreamPPO, PhaseCallback
@@ -126,8 +127,14 @@ def load_agent(
     env = None if environment is None else as_vec_env(environment, num_envs)
     try:
         agent = DreamPPO.load(folder.agent, device=device)
+    except torch.OutOfMemoryError:
+        raise
     except CheckpointError as error:
         raise CheckpointError(f"{error}; begin anew with --overwrite") from error
+    except (KeyError, EOFError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder.agent} is damaged: {error}; begin anew with --overwrite"
+        ) from error
     if env is not None:
         try:
             agent.set_env(env)
