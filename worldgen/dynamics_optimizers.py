@@ -11,8 +11,10 @@ import math
 
 import torch
 
+from worldgen.device import resolve_precision
 from worldgen.dynamics import Dynamics
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
+from worldgen.muon import Float32Muon
 
 __all__ = ["make_optimizers", "rate_factor"]
 
@@ -23,7 +25,10 @@ _WARM_UP = 50
 def make_optimizers(
     dynamics: Dynamics, config: DynamicsTrainingConfig
 ) -> list[torch.optim.Optimizer]:
-    """Build Muon (https://kellerjordan.github.io/posts/muon/) and AdamW for a network."""
+    """Build Muon (https://kellerjordan.github.io/posts/muon/) and AdamW for a network.
+
+    Muon multiplies in the precision of the network's own matrix products.
+    """
     transformers = [dynamics.transformer]
     if dynamics.config.goal_horizon:
         transformers.append(dynamics.proposer.transformer)
@@ -36,8 +41,14 @@ def make_optimizers(
     chosen = {id(p) for p in matrices}
     others = [p for p in dynamics.parameters() if p.requires_grad and id(p) not in chosen]
     rate, decay = config.learning_rate, config.weight_decay
+    precision = resolve_precision(dynamics.config.precision, dynamics.device)
+    muon = (
+        Float32Muon(matrices, lr=rate, weight_decay=decay)
+        if precision == torch.float32
+        else torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+    )
     return [
-        torch.optim.Muon(matrices, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"),
+        muon,
         torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=decay),
     ]
 
