@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TYPES := build/types
-# A process a core, and one thread a process; WORKERS=0 runs the tests in one process.
+# A process a core, and one thread a process; a file's tests share their fixtures in one of them.
+# WORKERS=0 runs the tests in one process.
 WORKERS ?= auto
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
 PROSE := .ci .pre-commit-config.yaml CHANGELOG.md Makefile README.md pyproject.toml
 BENCHMARKS := tokenizer tokenizer_speed representation waveform fidelity imagination imagined_replay offline
 CODE := $(wildcard worldgen envs agents tests benchmarks)
@@ -24,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("worldgen needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --constraint constraints.txt setuptools
-	$(BIN)/python -m pip install --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	$(BIN)/python -m pip install --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $@
 
 format: $(STAMP) ## Rewrite the code in the project's form

@@ -16,6 +16,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "worldgen.errors",
             "worldgen.interrupts",
             "worldgen.memory",
+            "worldgen.muon",
             "worldgen.version",
         }
     ),

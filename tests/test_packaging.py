@@ -122,7 +122,6 @@ def run_outside(unpacked: Path, cwd: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.xdist_group("wheel")
 def test_wheel_holds_the_library_and_nothing_else(
     unpacked: Path, library_modules: dict[str, Path], repository: Path
 ) -> None:
@@ -139,7 +138,6 @@ def test_wheel_holds_the_library_and_nothing_else(
     assert {file for file in files if not file.startswith(info.name)} == expected
 
 
-@pytest.mark.xdist_group("wheel")
 def test_wheel_imports_elsewhere(
     unpacked: Path, tmp_path: Path, library_modules: dict[str, Path]
 ) -> None:
@@ -154,7 +152,6 @@ for name in {names!r}:
     assert [file for file in files if not file.startswith(str(unpacked))] == []
 
 
-@pytest.mark.xdist_group("wheel")
 def test_wheel_runs_elsewhere(unpacked: Path, tmp_path: Path) -> None:
     text = run_outside(unpacked, tmp_path, "-m", "worldgen", "--help")
     for verb in ("collect", "fit", "evaluate", "dream", "train"):

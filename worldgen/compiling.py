@@ -11,8 +11,6 @@ from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
-from torch._inductor.exc import InductorError
 
 from worldgen.errors import ConfigError
 
@@ -32,6 +30,10 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     Raises:
         ConfigError: At a call, if it cannot be compiled here: on a CPU that takes a C++ compiler.
     """
+    # Here, since they bring the whole compiler along, which takes seconds that few have a use for.
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
     made: Callable[..., Any] = torch.compile(function, dynamic=False)
 
     def call(*arguments: P.args, **named: P.kwargs) -> R:

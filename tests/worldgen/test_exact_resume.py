@@ -19,7 +19,6 @@ from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.errors import CheckpointError
 from worldgen.training_state import load_state, save_state
 
-pytestmark = pytest.mark.xdist_group("exact resume")
 _needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork and SIGKILL")
 
 

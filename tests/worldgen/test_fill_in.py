@@ -20,7 +20,6 @@ from worldgen.filling import AimedRollout
 from worldgen.tokenizer import QuantizerConfig, TokenizerConfig
 from worldgen.transformer import TransformerConfig
 
-pytestmark = pytest.mark.xdist_group("fill in")
 HORIZON, SIZE, NUM_ACTIONS = 8, RoomWorld.SIZE, 5
 PLACES = [(row, column) for row in range(SIZE) for column in range(SIZE)]
 STARTS = [place for place in PLACES if place not in RoomWorld.PAYS]

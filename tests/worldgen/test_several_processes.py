@@ -22,7 +22,6 @@ from worldgen.errors import ConfigError, TrainingError
 from worldgen.remote_training import RemoteTrainer, check_devices
 from worldgen.training_state import load_state, save_state
 
-pytestmark = pytest.mark.xdist_group("several processes")
 RATE = 5e-5
 
 

@@ -15,6 +15,8 @@ from worldgen.cli import main
 
 assert worlds  # Its import registers the ids.
 
+EMPTY = "worlds/Empty-v0"
+"""MiniGrid-Empty-5x5-v0 with short episodes."""
 MODEL = [
     "--model.dynamics.transformer.width=32",
     "--model.dynamics.transformer.layers=1",
@@ -36,8 +38,8 @@ JUDGEMENT = [
     "--judgement.dreams=8",
     "--judgement.film-steps=6",
     "--judgement.round-episodes=2",
-    "--judgement.compare-ppo",
 ]
+PPO = "--judgement.compare-ppo"
 
 
 @dataclass
@@ -66,7 +68,7 @@ def command():
 def train(command):
     """Runs a very short `worldgen train`."""
 
-    def run(folder: Path, *more, env="MiniGrid-Empty-5x5-v0") -> Ended:
+    def run(folder: Path, *more, env=EMPTY) -> Ended:
         return command("train", env, "--run", folder, *LOOP, *MODEL, *JUDGEMENT, *more)
 
     return run
@@ -74,9 +76,9 @@ def train(command):
 
 @pytest.fixture(scope="session")
 def finished(train, tmp_path_factory) -> tuple[Path, Ended]:
-    """A finished run and what it said."""
+    """A finished run, with PPO's figure, and what it said."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    ended = train(folder)
+    ended = train(folder, PPO)
     assert ended.code == 0, ended.err
     return folder, ended
 
