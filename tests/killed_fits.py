@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # Which the optimizers load: once here, rather than in each process.
 from worlds import DictWorld
 
 import worldgen

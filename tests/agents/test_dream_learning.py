@@ -25,7 +25,7 @@ def test_the_best_policy_is_learnt_from_480_random_environment_steps():
         device="cpu",
         initial_steps=480,
         tokenizer_steps=100,
-        initial_model_steps=500,
+        initial_model_steps=300,
         initial_dream_steps=12_000,
         dream_envs=32,
         horizon=16,

@@ -16,7 +16,7 @@ from worldgen.dynamics_trainer import DynamicsTrainer
 from worldgen.errors import ConfigError
 
 TINY = OfflineBenchmark(
-    environment=EnvironmentSpec(id="MiniGrid-Empty-5x5-v0"),
+    environment=EnvironmentSpec(id="worlds/Empty-v0"),
     seeds=(3,),
     steps=200,
     max_episode_steps=20,
@@ -37,25 +37,32 @@ TINY = OfflineBenchmark(
 )
 
 
-def test_it_measures_each_round_and_repeats_nothing(tmp_path, monkeypatch):
-    result = main(TINY, parts=tmp_path / "parts", output=tmp_path / "docs")
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """What the benchmark gave, and its folder."""
+    folder = tmp_path_factory.mktemp("offline")
+    return main(TINY, parts=folder / "parts", output=folder / "docs"), folder
+
+
+def test_it_measures_each_round_and_repeats_nothing(measured, monkeypatch):
+    result, folder = measured
     (piece,) = result["parts"]
     assert piece["data"]["environment_steps"] == 200
     assert piece["real_environment_steps_while_training"] == 0
     assert piece["imagined_environment_steps"] == 128
     assert len(piece["success"]) == 2
-    assert json.loads((tmp_path / "docs" / "offline.json").read_text()) == result
-    assert "| 3 | 200 in " in (tmp_path / "docs" / "offline.md").read_text()
+    assert json.loads((folder / "docs" / "offline.json").read_text()) == result
+    assert "| 3 | 200 in " in (folder / "docs" / "offline.md").read_text()
     monkeypatch.setattr(offline, "_data", None)
-    assert main(TINY, parts=tmp_path / "parts", output=tmp_path / "docs")["parts"] == [piece]
+    assert main(TINY, parts=folder / "parts", output=folder / "docs")["parts"] == [piece]
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "count"),
     [(DynamicsTrainer, "step", 2), (offline._Saver, "on_phase_end", 1)],
 )
-def test_a_killed_seed_goes_on_where_it_was(owner, name, count, tmp_path, monkeypatch):
-    whole = main(TINY, parts=tmp_path / "whole", output=tmp_path / "docs")["parts"][0]
+def test_a_killed_seed_goes_on_where_it_was(measured, owner, name, count, tmp_path, monkeypatch):
+    (whole,) = measured[0]["parts"]
     real, calls = getattr(owner, name), []
 
     def killed(self, *arguments):

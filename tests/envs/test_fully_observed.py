@@ -92,7 +92,7 @@ def play(env: FullyObservedMiniGrid, seed: int, steps: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("env_id", IDS)
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 10_000),
     steps=st.integers(0, 300),

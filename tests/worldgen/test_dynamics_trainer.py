@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from killed_fits import new_model, some_episodes
 from torch import Tensor
 from torch._dynamo.utils import counters as _counters
 
-from worldgen import Episode, Episodes
+from worldgen import Episode, Episodes, WorldModel
 from worldgen.compiling import compiled
 from worldgen.data.token_dataset import TokenDataset
 from worldgen.dynamics_trainer import DynamicsTrainer
@@ -27,10 +28,17 @@ def episodes() -> Episodes:
     return some_episodes()
 
 
+@cache
+def with_tokenizer(**options: Any) -> WorldModel:
+    """A model that knows the tokens of `some_episodes`, and nothing else."""
+    model = new_model(**options)
+    model.fit(some_episodes(), tokenizer_steps=3, dynamics_steps=0, progress=False)
+    return model
+
+
 def new_trainer(episodes: Episodes, steps: int = 12, **options: Any) -> DynamicsTrainer:
     check_every = options.pop("check_every", None)
-    model = new_model(**options)
-    model.fit(episodes, tokenizer_steps=3, dynamics_steps=0, progress=False)
+    model = copy.deepcopy(with_tokenizer(**options))
     return DynamicsTrainer(
         model.dynamics,
         model.dataset(episodes),

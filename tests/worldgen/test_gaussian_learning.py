@@ -45,9 +45,9 @@ def dynamics() -> Dynamics:
     network.set_seen_codes(torch.arange(CODES).view(-1, 1).expand(-1, 2))
     network.set_code_vectors([vectors])
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=600)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, total_iters=400)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(600):
+    for _ in range(400):
         windows = coin_worlds(64, generator)
         points = network.points_of(windows.tokens[:, 1:])
         sigma = torch.randn(64, 1, generator=generator).mul(1.2).exp()

@@ -55,7 +55,7 @@ def test_what_is_determined_is_so_in_reality(name, context):
     checked = determined = lost = 0
     for episode in episodes:
         views, actions = episode.observations["image"], episode.actions
-        for start in range(context - 1, len(episode), 11):
+        for start in range(context - 1, len(episode), 31):
             begin = start - context + 1
             tracker = ViewTracker(views[begin][None], context + 30)
             for time in range(begin, start):
