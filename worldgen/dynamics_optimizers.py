@@ -49,7 +49,7 @@ def make_optimizers(
     )
     return [
         muon,
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=decay),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=decay, fused=True),
     ]
 
 

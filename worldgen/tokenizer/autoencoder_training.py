@@ -160,7 +160,7 @@ def _descend(
     if autoencoder.modality.linear_skip:
         rate = _SKIP_LEARNING_RATE
     optimizer = torch.optim.AdamW(
-        autoencoder.parameters(), lr=rate, weight_decay=0.0, betas=(0.9, 0.95)
+        autoencoder.parameters(), lr=rate, weight_decay=0.0, betas=(0.9, 0.95), fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=rate, total_steps=max(gradient_steps + 1, 50), pct_start=0.05
