@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldgen.cli.arguments import CommonArguments, Environment, Flag, Wrappers, refuse_existing
+from worldgen.config import require
 
 __all__ = ["Arguments", "run"]
 
@@ -28,6 +29,11 @@ class Arguments(CommonArguments):
     """Environments that are stepped side by side."""
     overwrite: Flag = False
     """Replace the folder."""
+
+    def prepare(self) -> None:
+        """Check what `collect` would call by another name, too."""
+        super().prepare()
+        require(self.timesteps >= 1, "timesteps", "be at least 1", self.timesteps)
 
     def goes_on(self) -> str:
         """Say what is left of a collection after Ctrl-C."""
