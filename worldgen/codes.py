@@ -201,12 +201,12 @@ class NumberPort(CodePort):
             hidden, values = hidden.float(), self.contents
             mean = values[previous] + self.change(hidden)  # (..., k, P)
             precision = self.log_width(hidden).exp().clamp(min=_SMALLEST_WIDTH).pow(-2)
-            # (mean - value)^2 * precision summed over P, without a (..., V, P) tensor.
-            cross = (precision * mean) @ values.T  # (..., k, V)
-            squares = precision @ values.square().T
-            constant = (precision * mean.square()).sum(-1, keepdim=True)
-            logits: Tensor = self.free_logits(hidden) - 0.5 * (squares - 2 * cross + constant)
-            return logits
+            # -precision / 2 * (mean - value)^2, summed over P, but for what all codes share. One
+            # product makes it, with the free part, and without a (..., V, P) tensor.
+            free = self.free_logits
+            inputs = torch.cat([hidden, precision, precision * mean], -1)
+            weight = torch.cat([free.weight, -0.5 * values.square(), values], 1)
+            return nn.functional.linear(inputs, weight, free.bias)
 
 
 def make_port(codebook: Codebook, width: int, octaves: int = OCTAVES) -> CodePort:
