@@ -7,9 +7,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TYPES := build/types
 # A process a core, and one thread a process; a file's tests share their fixtures in one of them.
-# WORKERS=0 runs the tests in one process.
+# WORKERS=0 runs the tests in one process. Bytecode is kept, since nothing was compiled ahead.
 WORKERS ?= auto
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist loadfile
 PROSE := .ci .pre-commit-config.yaml CHANGELOG.md Makefile README.md pyproject.toml
 BENCHMARKS := tokenizer tokenizer_speed representation waveform fidelity imagination imagined_replay offline
 CODE := $(wildcard worldgen envs agents tests benchmarks)

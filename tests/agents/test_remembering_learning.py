@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.recall_world import RecallWorld
 from worldgen import WorldModelConfig
 from worldgen.agents import DreamPPO, evaluate_agent
@@ -52,6 +54,7 @@ def learnt(seed: int) -> tuple[float, float]:
     return answered(agent), answered(other)
 
 
+@pytest.mark.slow
 def test_only_with_memory_is_the_cue_of_the_first_frame_answered_for():
     """Of three trainings the first that gets there counts: rounding errors decide which does."""
     best = 0.0
