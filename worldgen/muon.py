@@ -19,7 +19,7 @@ class Float32Muon(torch.optim.Muon):
     """`torch.optim.Muon` with its matrix products in float32: settings and state are the same.
 
     torch's own multiplies in bfloat16 whatever the processor: on one that does not have it, that
-    took five times as long as all else in a gradient step (docs/decisions/0030).
+    took three quarters of a gradient step (docs/decisions/0030).
     Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; the factor of the learning
     rate is "match_rms_adamw", https://arxiv.org/abs/2502.16982.
 
@@ -62,7 +62,7 @@ class Float32Muon(torch.optim.Muon):
 def _orthogonalise(
     matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """Bring all singular values near 1 (between 0.7 and 1.2) by Newton-Schulz iterations."""
+    """Bring all singular values near 1 (mostly between 0.7 and 1.2) by Newton-Schulz iterations."""
     linear, cubic, quintic = coefficients
     is_tall = matrix.shape[0] > matrix.shape[1]
     wide = matrix.mT if is_tall else matrix
