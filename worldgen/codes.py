@@ -194,19 +194,20 @@ class NumberPort(CodePort):
     def scorer(self, codes: Tensor | None = None, dtype: torch.dtype | None = None) -> Scorer:
         """Score by distance, in float32."""
         assert codes is None or len(codes) == self.codebook.size
-        return self._score
+        free, values = self.free_logits, self.contents
+        weight = torch.cat([free.weight, -0.5 * values.square(), values], 1)
 
-    def _score(self, hidden: Tensor, previous: Tensor) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            hidden, values = hidden.float(), self.contents
-            mean = values[previous] + self.change(hidden)  # (..., k, P)
-            precision = self.log_width(hidden).exp().clamp(min=_SMALLEST_WIDTH).pow(-2)
-            # -precision / 2 * (mean - value)^2, summed over P, but for what all codes share. One
-            # product makes it, with the free part, and without a (..., V, P) tensor.
-            free = self.free_logits
-            inputs = torch.cat([hidden, precision, precision * mean], -1)
-            weight = torch.cat([free.weight, -0.5 * values.square(), values], 1)
-            return nn.functional.linear(inputs, weight, free.bias)
+        def score(hidden: Tensor, previous: Tensor) -> Tensor:
+            with torch.autocast(hidden.device.type, enabled=False):
+                hidden = hidden.float()
+                mean = values[previous] + self.change(hidden)  # (..., k, P)
+                precision = self.log_width(hidden).exp().clamp(min=_SMALLEST_WIDTH).pow(-2)
+                # -precision / 2 * (mean - value)^2, summed over P, but for what all codes share.
+                # One product makes it, with the free part, and without a (..., V, P) tensor.
+                inputs = torch.cat([hidden, precision, precision * mean], -1)
+                return nn.functional.linear(inputs, weight, free.bias)
+
+        return score
 
 
 def make_port(codebook: Codebook, width: int, octaves: int = OCTAVES) -> CodePort:
