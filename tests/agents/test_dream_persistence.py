@@ -50,7 +50,7 @@ print(json.dumps([before, tokens, agent.num_timesteps, agent.imagined_timesteps,
 """
 
 
-@pytest.mark.parametrize(("env_id", "memory"), [(DICT, False), (IMAGE, True)])
+@pytest.mark.parametrize(("env_id", "memory"), [(DICT, False), (IMAGE, False), (IMAGE, True)])
 def test_another_process_acts_alike_and_goes_on(env_id, memory, tmp_path, repository):
     agent = make_agent(env_id, n_envs=4, memory=memory, episodes_path=tmp_path / "episodes").learn(
         64
