@@ -47,6 +47,10 @@ __all__ = [
 _VECTOR = 16
 """Scores that a CPU's softmax takes at once."""
 
+_MOST_SCORES = 7_000_000
+"""Scores of one product on a CPU: 28 MB in float32. What is over 32 MB glibc gives back to the
+system each time, which then takes as long as to compute it (docs/decisions/0024)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig(Config):
@@ -467,6 +471,11 @@ def attend(
         if missing:
             keys, values = (functional.pad(part, (0, 0, 0, missing)) for part in (keys, values))
             bias = functional.pad(bias, (0, missing), value=-torch.inf)
+        rows = max(1, _MOST_SCORES // (queries.shape[1] * queries.shape[2] * keys.shape[2]))
+        if len(queries) > rows:
+            bias = bias.expand(len(queries), *bias.shape[1:])
+            each = (torch.split(part, rows) for part in (queries, keys, values, bias))
+            return torch.cat([attend(q, k, v, b, scale) for q, k, v, b in zip(*each, strict=True)])
         # For frames of a few tokens the fused kernel takes three times as long on a CPU, and its
         # backward pass ten times. A softmax in bfloat16 is slow too unless L is a multiple of 16.
         scores = (queries @ keys.mT) * (queries.shape[-1] ** -0.5 if scale is None else scale)

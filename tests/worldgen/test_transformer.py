@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from torch.nn import functional
 
+from worldgen import transformer
 from worldgen.actions import ActionCodec
 from worldgen.codes import Codebook
 from worldgen.data.token_dataset import Context, Windows
@@ -132,6 +133,29 @@ def test_attention_in_bfloat16_is_torchs_own_for_any_number_of_keys(length: int)
         torch.autograd.grad(found.float(), parts, wanted), expected, strict=True
     ):
         assert torch.allclose(made, right, atol=0.1)
+
+
+@pytest.mark.parametrize("rows_of_bias", [1, 5])
+def test_attention_of_many_scores_is_the_same_in_parts(
+    rows_of_bias: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = [torch.randn(5, 2, 12, 4, generator=generator).bfloat16() for _ in range(3)]
+    hidden = torch.rand(rows_of_bias, 1, 12, 12, generator=generator) < 0.3
+    bias = torch.zeros(hidden.shape).masked_fill(
+        hidden & ~torch.eye(12, dtype=torch.bool), -torch.inf
+    )
+    results = []
+    for most in (10**9, 2 * 2 * 12 * 16, 1):  # All rows at once, two at a time, one by one.
+        monkeypatch.setattr(transformer, "_MOST_SCORES", most)
+        inputs = [vectors.clone().requires_grad_() for vectors in drawn]
+        queries, keys, values = inputs
+        attended = attend(queries, keys, values, bias)
+        attended.float().square().sum().backward()
+        results.append([attended, *(vectors.grad for vectors in inputs)])
+    for other in results[1:]:
+        for whole, parts in zip(results[0], other, strict=True):
+            torch.testing.assert_close(parts, whole, rtol=0, atol=0)
 
 
 def test_a_hidden_token_does_not_leak_and_a_known_one_helps() -> None:
