@@ -87,6 +87,9 @@ class DreamConfig(Config):
     stuck_gamma: float = 0.95
     """Discount, if it is the smaller one, from the first time on that the policy no longer gets
     better: a dream that forgets lets an agent wait for something better, which pays less so."""
+    stuck_dream_steps: int = 200_000
+    """Most imagined environment steps of a dream, if that is more than the usual ones, from then
+    on: it goes on by the usual ones as long as its mean return rises."""
     gae_lambda: float = 0.95
     """Bias and variance of the advantages (GAE)."""
     clip_range: float = 0.2
@@ -119,6 +122,7 @@ class DreamConfig(Config):
             "model_steps_per_round",
             "initial_dream_steps",
             "dream_steps_per_round",
+            "stuck_dream_steps",
             "ent_coef",
             "vf_coef",
             "novelty",

@@ -48,8 +48,9 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     Vectors of real numbers are dreamt by `replay_model_config`, further ahead and from one row, so
     that a round sees how a long episode ends. A bonus for novelty would be in the way where rewards
     come with every step, so there is one only as long as they say nothing, as on MountainCar before
-    its goal was found. Such a policy does not try again what it gave up (`logit_shrink`,
-    `stuck_gamma`): the mean of a round's few long episodes says little about whether it is stuck.
+    its goal was found. Nothing is done about such a policy when it seems stuck (`logit_shrink`,
+    `stuck_gamma`, `stuck_dream_steps`): the mean of a round's few long episodes says little about
+    whether it is.
 
     Numbers of states alone, as FrozenLake and CliffWalking show, mostly come from worlds of chance,
     so that reward and termination are read off the next frame too; and some of these worlds let
@@ -81,6 +82,7 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
             silent_novelty=_SILENT_NOVELTY,
             logit_shrink=1.0,
             stuck_gamma=1.0,
+            stuck_dream_steps=0,
             fresh_rounds=False,
         )
     model = replay_model_config(space)

@@ -150,6 +150,7 @@ class DreamPPO(RememberingPPO):
         self._random_return: float = -np.inf
         self._tried_after, self._noted_round = 0, -1
         self._is_paid = False  # whether real rewards have said something
+        self._was_stuck = False
         self._far_gamma: float | None = None  # what `gamma` was before the policy was stuck
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
@@ -360,6 +361,7 @@ class DreamPPO(RememberingPPO):
                 dream,
                 timesteps,
                 imagined_timesteps=self.imagined_timesteps,
+                most=self.config.stuck_dream_steps if self._was_stuck else 0,
                 callback=DreamProgress(bar),
             )
         metrics = {
@@ -396,7 +398,7 @@ class DreamPPO(RememberingPPO):
     def _tries_again(self) -> bool:
         """Note what the round's real episodes brought; let a policy that is stuck try again.
 
-        Its logits are shrunk, and from the first time on it looks less far ahead.
+        Its logits are shrunk, and from the first time on it looks less far ahead and dreams longer.
 
         Episodes that the collection cut count with what they had. As long as no round has brought
         more than the random one, the policy has given nothing up; and behind the last collection
@@ -416,7 +418,7 @@ class DreamPPO(RememberingPPO):
             return False
         if not is_stuck(self._round_returns[self._tried_after :], self.config.patience):
             return False
-        self._tried_after = len(self._round_returns)
+        self._tried_after, self._was_stuck = len(self._round_returns), True
         looks_nearer = self.gamma > self.config.stuck_gamma
         if looks_nearer:
             self._far_gamma, self.gamma = self.gamma, self.config.stuck_gamma
@@ -427,6 +429,7 @@ class DreamPPO(RememberingPPO):
         if self._far_gamma is not None:
             self.gamma, self._far_gamma = self._far_gamma, None
         self._round_returns, self._tried_after, self._random_return = [], 0, -np.inf
+        self._was_stuck = False
 
     def _record(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

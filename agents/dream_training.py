@@ -49,11 +49,20 @@ _EPISODES_IN_MEANS = 500
 
 
 class DreamProgress(BaseCallback):
-    """Show the imagined environment steps and the mean return of the dreams."""
+    """Show the imagined environment steps and the mean return of the dreams.
+
+    Args:
+        bar: Whose total is the `timesteps` of `train_in_dream`; it grows when the dream goes on.
+    """
 
     def __init__(self, bar: Progress) -> None:
         super().__init__()
-        self._bar = bar
+        self._bar, self._begun = bar, False
+
+    def _on_training_start(self) -> None:
+        if self._begun:
+            self._bar.extend(self.locals["total_timesteps"] - self.model.num_timesteps)
+        self._begun = True
 
     def _on_step(self) -> bool:
         recent = self.model.ep_info_buffer
@@ -68,6 +77,7 @@ def train_in_dream(
     timesteps: int,
     *,
     imagined_timesteps: int,
+    most: int = 0,
     callback: BaseCallback | None = None,
 ) -> tuple[int, dict[str, float]]:
     """Improve the policy of `agent` by plain PPO on `dream`.
@@ -75,11 +85,15 @@ def train_in_dream(
     Policy and optimizer are the agent's own objects, and its hyper-parameters are used as they
     stand, schedules at the agent's progress in real environment steps.
 
+    The dream goes on by `timesteps` at a time as long as the newest of its episodes brought more
+    than those before them, and as long as it does not go beyond `most`.
+
     Args:
         agent: Whose policy learns.
         dream: The imagined environment.
         timesteps: Imagined environment steps, rounded up to whole rollouts.
         imagined_timesteps: Those that were made before.
+        most: Imagined environment steps beyond which the dream does not go on.
         callback: Called at each step of `dream`.
 
     Returns:
@@ -87,7 +101,10 @@ def train_in_dream(
     """
     learner = learner_for(agent, dream)
     learner.num_timesteps = imagined_timesteps
-    learner.learn(timesteps, callback=callback, log_interval=sys.maxsize, reset_num_timesteps=False)
+    returned, before = _dream_on(learner, timesteps, callback), -np.inf
+    at_a_time = learner.num_timesteps - imagined_timesteps
+    while returned > before and learner.num_timesteps + at_a_time <= imagined_timesteps + most:
+        returned, before = _dream_on(learner, timesteps, callback), returned
     agent._n_updates = learner._n_updates
     metrics = training_means(learner)
     recent = learner.ep_info_buffer
@@ -98,6 +115,16 @@ def train_in_dream(
             metrics["dream/ep_bonus_mean"] = float(safe_mean([info["bonus"] for info in recent]))
     metrics["dream/imagined_timesteps"] = float(learner.num_timesteps)
     return learner.num_timesteps, metrics
+
+
+def _dream_on(learner: PPO, timesteps: int, callback: BaseCallback | None) -> float:
+    """Learn from `timesteps` more; give the mean return of the newest episodes that ended."""
+    if learner.ep_info_buffer:
+        learner.ep_info_buffer.clear()
+    learner.learn(timesteps, callback=callback, log_interval=sys.maxsize, reset_num_timesteps=False)
+    assert learner.ep_info_buffer is not None
+    returns = [info["r"] for info in learner.ep_info_buffer]
+    return float(np.mean(returns)) if returns else -np.inf
 
 
 def training_means(learner: PPO) -> dict[str, float]:

@@ -138,6 +138,13 @@ TASKS = {
     "doorkey-5x5-rgb": Task(
         environment=_doorkey(5, "minigrid.wrappers:RGBImgPartialObsWrapper"),
     ),
+    "gotodoor-5x5": Task(
+        environment=EnvironmentSpec(
+            id="MiniGrid-GoToDoor-5x5-v0", wrappers=("worldgen.envs:NumberedMission",)
+        ),
+        budget=800_000,
+        evaluate_every=16_384,
+    ),
     "cartpole": Task(
         environment=EnvironmentSpec(id="CartPole-v1"),
         solved_return=475.0,

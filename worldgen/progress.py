@@ -67,6 +67,11 @@ class Progress:
         if self._display is not None:
             self._display.update(n, quantities)
 
+    def extend(self, n: int) -> None:
+        """Take `n` more units as what there is to do."""
+        if self._display is not None:
+            self._display.extend(n)
+
     def finish(self) -> None:
         """Take what is done as all there was to do, where work ends early because it is good."""
         if self._display is not None:
@@ -94,6 +99,8 @@ class Progress:
 
 class _Display(Protocol):
     def update(self, n: int, quantities: Mapping[str, float]) -> None: ...
+
+    def extend(self, n: int) -> None: ...
 
     def finish(self) -> None: ...
 
@@ -124,6 +131,9 @@ class _Bar:
             self._bar.set_postfix_str(_format(self._quantities), refresh=False)
         self._bar.update(n)
 
+    def extend(self, n: int) -> None:
+        self._bar.total = (self._bar.total or 0) + n
+
     def finish(self) -> None:
         self._bar.total = self._bar.n
 
@@ -153,6 +163,9 @@ class _Lines:
             self._last_line = now
             self._write(f"{self._time_left(now)} left")
             self._shown.append((now, self._count))
+
+    def extend(self, n: int) -> None:
+        self._total += n
 
     def finish(self) -> None:
         self._total = self._count

@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from tests.agents.small_agents import GRID, VECTOR, make_agent, some_episodes
-from worldgen.agents import DreamPPO, dream_ppo
-from worldgen.agents.dream_training import is_stuck, learner_for, shrink_logits
+from tests.agents.small_agents import GRID, VECTOR, make_agent, some_episodes, some_model
+from worldgen.agents import DreamPPO, dream_ppo, dream_training
+from worldgen.agents.dream_training import (
+    DreamProgress,
+    is_stuck,
+    learner_for,
+    shrink_logits,
+    train_in_dream,
+)
+from worldgen.envs import ImaginedVecEnv
 
 SEEN = spaces.Box(-1.0, 1.0, (3,))
 OBSERVATIONS = torch.tensor([[0.5, -1.0, 0.2], [1.0, 0.0, -0.3]])
@@ -145,28 +153,33 @@ def test_an_agent_that_is_stuck_tries_again(monkeypatch, script, tried):
 
 
 @pytest.mark.parametrize(("gamma", "after"), [(0.97, 0.95), (0.9, 0.9)])
-def test_from_then_on_its_dreams_look_less_far_ahead(monkeypatch, tmp_path, gamma, after):
-    seen = []
+def test_from_then_on_its_dreams_look_less_far_ahead_and_go_on(monkeypatch, tmp_path, gamma, after):
+    seen, longest = [], []
 
     def noting(agent, dream, *arguments, **options):
         seen.append(agent.gamma)
+        longest.append(options["most"])
         assert learner_for(agent, dream).gamma == agent.gamma
         return real(agent, dream, *arguments, **options)
 
     real = dream_ppo.train_in_dream
     monkeypatch.setattr(dream_ppo, "train_in_dream", noting)
-    agent = paid_agent(gamma=gamma)
+    agent = paid_agent(gamma=gamma, stuck_dream_steps=64)
 
     def learn(agent):
         agent.learn(64 + 5 * 32)
 
     rounds_that_tried_again(monkeypatch, [0.0, 1.0, 0.9, 0.8, 2.0, 3.0], agent, learn)
     assert seen == [gamma] * 3 + [after] * 3
+    assert longest == [0] * 3 + [64] * 3
     agent.save(tmp_path / "agent.zip")
-    assert DreamPPO.load(tmp_path / "agent.zip", device="cpu").gamma == after
+    loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu")
+    assert loaded.gamma == after
+    assert loaded._was_stuck
     for _ in range(2):
         agent._forget_returns()
         assert agent.gamma == gamma
+        assert not agent._was_stuck
     agent.gamma = 0.8  # the user's
     agent._forget_returns()
     assert agent.gamma == 0.8
@@ -229,3 +242,52 @@ def test_a_rounds_return_is_that_of_its_episodes(tmp_path):
     assert loaded._round_returns == agent._round_returns
     assert loaded._random_return == agent._random_return
     assert loaded._noted_round == 1
+
+
+@pytest.mark.parametrize(
+    ("brought", "most", "dreamt"),
+    [
+        ([[0.1], [0.3], [0.2, 0.5], [0.2, 0.5], [0.9]], 1_000, 4),
+        ([[0.1], [0.3], [0.5], [0.7], [0.9]], 3 * 32, 3),
+        ([[0.1], [0.3], [0.5], [0.7], [0.9]], 4 * 32 - 1, 3),
+        ([[0.1], [0.3], [0.5], [0.7], [0.9]], 0, 1),
+        ([[], [0.3], [0.5]], 1_000, 1),  # nobody can say whether it rose
+        ([[0.3], [], [0.5]], 1_000, 2),
+        ([[-3.0], [-2.0], [-2.5]], 1_000, 3),
+    ],
+)
+def test_a_dream_goes_on_as_long_as_its_return_rises(monkeypatch, brought, most, dreamt):
+    agent, dream = make_agent(), ImaginedVecEnv(some_model(), 8, 3, starts=some_episodes(), seed=0)
+
+    class Learner(PPO):
+        def learn(self, total_timesteps, *arguments, **options):
+            chunks.append(total_timesteps)
+            super().learn(total_timesteps, *arguments, **options)
+            self.ep_info_buffer.clear()
+            self.ep_info_buffer.extend({"r": value, "l": 3} for value in brought[len(chunks) - 1])
+            return self
+
+    chunks: list[int] = []
+    monkeypatch.setattr(dream_training, "PPO", Learner)
+    bar = Counter()
+    count, metrics = train_in_dream(
+        agent, dream, 20, imagined_timesteps=100, most=most, callback=DreamProgress(bar)
+    )
+    assert chunks == [20] * dreamt
+    assert count - 100 == bar.done == 32 * dreamt  # whole rollouts
+    assert bar.total == 20 * dreamt
+    newest = brought[dreamt - 1]
+    assert metrics.get("dream/ep_rew_mean") == (np.mean(newest) if newest else None)
+
+
+class Counter:
+    """What `DreamProgress` tells a bar whose total was 20."""
+
+    def __init__(self) -> None:
+        self.done, self.total = 0, 20
+
+    def update(self, n: int, **_: float) -> None:
+        self.done += n
+
+    def extend(self, n: int) -> None:
+        self.total += n

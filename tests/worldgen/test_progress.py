@@ -59,6 +59,18 @@ def test_work_that_ends_early_is_done(clock, capsys, done, line):
     assert capsys.readouterr().err.splitlines() == [line]
 
 
+def test_work_that_goes_on_has_more_to_do(clock, capsys):
+    with Progress("dream", 100) as progress:
+        clock(10.0)
+        progress.update(100)
+        progress.extend(50)
+        clock(10.0)
+        progress.update(25)
+    first, second, _ = capsys.readouterr().err.splitlines()
+    assert first == "dream: 100 of 100 env steps (100%), 0 s left"
+    assert second == "dream: 125 of 150 env steps (83%), 4 s left"
+
+
 def test_what_was_done_before_says_nothing_about_the_time_left(clock, capsys):
     with Progress("dynamics", 1000, unit="gradient steps", initial=900) as progress:
         clock(5.0)
@@ -112,6 +124,18 @@ def test_a_bar_of_work_that_ends_early_is_full(monkeypatch):
     last = terminal.getvalue().rstrip().rpartition("\r")[2]
     assert last.startswith("tokenizer: 100%")
     assert "50/50" in last
+
+
+def test_a_bar_of_work_that_goes_on_grows(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("dream", 200) as progress:
+        progress.update(200)
+        progress.extend(100)
+        progress.update(25)
+    last = terminal.getvalue().rstrip().rpartition("\r")[2]
+    assert last.startswith("dream:  75%")
+    assert "225/300" in last
 
 
 @pytest.mark.parametrize("stderr", [io.StringIO(), None])
