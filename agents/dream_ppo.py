@@ -30,7 +30,6 @@ from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults, observ
 from worldgen.agents.dream_training import (
     DreamProgress,
     is_paid,
-    is_stuck,
     shrink_logits,
     train_in_dream,
 )
@@ -38,6 +37,7 @@ from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor, standardise_numbers
 from worldgen.agents.real_update import train_on_real
 from worldgen.agents.remembering_ppo import RememberingPPO, policy_with_memory
+from worldgen.agents.round_returns import RoundReturns
 from worldgen.config import require
 from worldgen.data.environment import EnvLike
 from worldgen.data.episodes import Episodes
@@ -146,11 +146,8 @@ class DreamPPO(RememberingPPO):
         self.phase, self.round, self.imagined_timesteps = "collect", 0, 0
         self.round_metrics: dict[str, float] = {}
         self.dream_horizon = self.config.horizon
-        self._round_returns: list[float] = []  # of those rounds in which the policy acted
-        self._random_return: float = -np.inf
-        self._tried_after, self._noted_round = 0, -1
+        self._returns, self._noted_round = RoundReturns(), -1
         self._is_paid = False  # whether real rewards have said something
-        self._was_stuck = False
         self._far_gamma: float | None = None  # what `gamma` was before the policy was stuck
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
@@ -361,7 +358,7 @@ class DreamPPO(RememberingPPO):
                 dream,
                 timesteps,
                 imagined_timesteps=self.imagined_timesteps,
-                most=self.config.stuck_dream_steps if self._was_stuck else 0,
+                most=self.config.stuck_dream_steps if self._returns.were_stuck else 0,
                 callback=DreamProgress(bar),
             )
         metrics = {
@@ -400,9 +397,8 @@ class DreamPPO(RememberingPPO):
 
         Its logits are shrunk, and from the first time on it looks less far ahead and dreams longer.
 
-        Episodes that the collection cut count with what they had. As long as no round has brought
-        more than the random one, the policy has given nothing up; and behind the last collection
-        there is no round that would tell whether it was worth it.
+        Episodes that the collection cut count with what they had. Behind the last collection there
+        is no round that would tell whether it was worth it.
         """
         if not self._round_timesteps or self._noted_round == self.round:
             return False  # no collection, or a dream that was broken off and is made again
@@ -410,15 +406,13 @@ class DreamPPO(RememberingPPO):
         brought = float(np.mean([episode.total_reward for episode in self._newest()]))
         self._record({"rollout/round_return": brought})
         if self.round == 0:
-            self._random_return = brought
+            self._returns.random = brought
             return False
-        self._round_returns.append(brought)
+        self._returns.by_policy.append(brought)
         is_last = self._total_timesteps - self.num_timesteps < self.n_envs
-        if is_last or max(self._round_returns) <= self._random_return:
+        if is_last or not self._returns.are_stuck(self.config.patience):
             return False
-        if not is_stuck(self._round_returns[self._tried_after :], self.config.patience):
-            return False
-        self._tried_after, self._was_stuck = len(self._round_returns), True
+        self._returns.try_again()
         looks_nearer = self.gamma > self.config.stuck_gamma
         if looks_nearer:
             self._far_gamma, self.gamma = self.gamma, self.config.stuck_gamma
@@ -428,8 +422,7 @@ class DreamPPO(RememberingPPO):
         """Begin to watch whether the policy gets better."""
         if self._far_gamma is not None:
             self.gamma, self._far_gamma = self._far_gamma, None
-        self._round_returns, self._tried_after, self._random_return = [], 0, -np.inf
-        self._was_stuck = False
+        self._returns = RoundReturns()
 
     def _record(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

@@ -8,7 +8,6 @@ Functions:
     learner_for: the PPO that improves an agent's policy.
     training_means: what SB3 logged of a learner's updates.
     is_paid: whether real rewards tell what to do.
-    is_stuck: whether a policy no longer gets better.
     shrink_logits: let a policy try again what it gave up.
 """
 
@@ -38,7 +37,6 @@ from worldgen.progress import Progress
 __all__ = [
     "DreamProgress",
     "is_paid",
-    "is_stuck",
     "learner_for",
     "shrink_logits",
     "train_in_dream",
@@ -156,19 +154,6 @@ def is_paid(episodes: Sequence[Episode], least: float) -> bool:
     if usual < 0:
         return any(reward >= usual for reward in last)
     return usual > 0 and bool(last)
-
-
-def is_stuck(returns: Sequence[float], patience: int) -> bool:
-    """Say whether the last rounds brought no more than those before.
-
-    >>> is_stuck([0.1, 0.4, 0.3, 0.4], patience=2), is_stuck([0.1, 0.4, 0.3, 0.5], patience=2)
-    (True, False)
-
-    Args:
-        returns: Mean return of each round.
-        patience: How many rounds may bring no more.
-    """
-    return len(returns) > patience and max(returns[-patience:]) <= max(returns[:-patience])
 
 
 def shrink_logits(policy: ActorCriticPolicy, factor: float) -> bool:

@@ -15,7 +15,6 @@ from tests.agents.small_agents import GRID, VECTOR, make_agent, some_episodes, s
 from worldgen.agents import DreamPPO, dream_ppo, dream_training
 from worldgen.agents.dream_training import (
     DreamProgress,
-    is_stuck,
     learner_for,
     shrink_logits,
     train_in_dream,
@@ -75,27 +74,13 @@ def test_other_heads_are_left_alone():
     assert len(before) > len(list(policy.parameters()))
 
 
-@pytest.mark.parametrize(
-    ("returns", "stuck"),
-    [
-        ([0.1, 0.4, 0.3, 0.4, 0.2], True),
-        ([0.1, 0.4, 0.3, 0.4], False),  # two rounds only
-        ([0.1, 0.4, 0.3, 0.2, 0.5], False),
-        ([0.4, 0.3, 0.2], False),
-        ([-4.0, -4.5, -4.2, -4.0], True),
-    ],
-)
-def test_it_is_stuck_when_rounds_bring_no_more(returns, stuck):
-    assert is_stuck(returns, patience=3) == stuck
-
-
 class Paid(DreamPPO):
     """An agent whose rounds bring what a test says."""
 
     script: ClassVar[list[float]] = []
 
     def _tries_again(self) -> bool:
-        round_index = len(self._round_returns) + (self._random_return > -np.inf)
+        round_index = len(self._returns.by_policy) + (self._returns.random > -np.inf)
         paid = self.script[round_index]
         real, self._episodes = self.episodes, Fixed(paid)  # type: ignore[assignment]
         try:
@@ -175,11 +160,11 @@ def test_from_then_on_its_dreams_look_less_far_ahead_and_go_on(monkeypatch, tmp_
     agent.save(tmp_path / "agent.zip")
     loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu")
     assert loaded.gamma == after
-    assert loaded._was_stuck
+    assert loaded._returns.were_stuck
     for _ in range(2):
         agent._forget_returns()
         assert agent.gamma == gamma
-        assert not agent._was_stuck
+        assert not agent._returns.were_stuck
     agent.gamma = 0.8  # the user's
     agent._forget_returns()
     assert agent.gamma == 0.8
@@ -202,7 +187,7 @@ def test_another_learning_begins_to_watch_anew(monkeypatch):
 
     agent = paid_agent()
     assert rounds_that_tried_again(monkeypatch, [0.0, 1.0, 0.9, 0.8], agent, learn) == []
-    assert len(agent._round_returns) == 3
+    assert len(agent._returns.by_policy) == 3
 
 
 def test_a_dream_that_is_made_again_counts_its_round_once(monkeypatch):
@@ -225,7 +210,7 @@ def test_a_dream_that_is_made_again_counts_its_round_once(monkeypatch):
 
     rounds_that_tried_again(monkeypatch, [0.0, 0.5, 0.4, 0.6, 0.7, 0.8], agent, learn)
     assert dreams == [0, 1, 2, 2, 3, 4]
-    assert agent._round_returns == [0.5, 0.4, 0.6, 0.7]
+    assert agent._returns.by_policy == [0.5, 0.4, 0.6, 0.7]
 
 
 def test_a_rounds_return_is_that_of_its_episodes(tmp_path):
@@ -234,13 +219,12 @@ def test_a_rounds_return_is_that_of_its_episodes(tmp_path):
     counts = np.cumsum([len(episode) for episode in episodes])
     first = [e.total_reward for e, count in zip(episodes, counts, strict=True) if count <= 64]
     later = [e.total_reward for e, count in zip(episodes, counts, strict=True) if count > 64]
-    assert agent._random_return == pytest.approx(np.mean(first))
-    assert agent._round_returns == pytest.approx([np.mean(later)])
+    assert agent._returns.random == pytest.approx(np.mean(first))
+    assert agent._returns.by_policy == pytest.approx([np.mean(later)])
     assert np.mean(first) != np.mean(later)
     agent.save(tmp_path / "agent.zip")
     loaded = DreamPPO.load(tmp_path / "agent.zip", device="cpu")
-    assert loaded._round_returns == agent._round_returns
-    assert loaded._random_return == agent._random_return
+    assert loaded._returns == agent._returns
     assert loaded._noted_round == 1
 
 
