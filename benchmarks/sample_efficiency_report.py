@@ -31,6 +31,8 @@ _ARMS = ("dream_ppo", "ppo", "dqn")
 _NAMES = {"dream_ppo": "DreamPPO", "ppo": "PPO", "dqn": "DQN"}
 _COLUMNS = 4
 """Most plots side by side."""
+_CROWDED = 500
+"""From this ratio of its ends on, an axis has a number a decade alone."""
 _HELD_OUT = "episodes, of seeds that no training uses"
 
 
@@ -270,7 +272,9 @@ def _figure(runs: Runs, key: str, label: str) -> bytes:
         axes.set_title(f"{task}: {value.replace('_', ' ')}", fontsize=10)
         axes.set_xlabel(label)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        low, high = axes.get_xlim()
+        subs = (1.0, 2.0, 5.0) if high < _CROWDED * low else (1.0,)
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         if goal is None:
