@@ -87,9 +87,10 @@ class DreamConfig(Config):
     stuck_gamma: float = 0.95
     """Discount, if it is the smaller one, from the first time on that the policy no longer gets
     better: a dream that forgets lets an agent wait for something better, which pays less so."""
-    stuck_dream_steps: int = 200_000
-    """Most imagined environment steps of a dream, if that is more than the usual ones, from then
-    on: it goes on by the usual ones as long as its mean return rises."""
+    stuck_dream_steps: int = 180_000
+    """Most imagined environment steps of a dream from then on, where that is at least twice the
+    usual ones: it goes on by the usual ones, at least once, as long as its mean return rises; 0
+    turns that off."""
     gae_lambda: float = 0.95
     """Bias and variance of the advantages (GAE)."""
     clip_range: float = 0.2

@@ -80,11 +80,9 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
             dream_steps_per_round=40_000,
             novelty=0.0,
             silent_novelty=_SILENT_NOVELTY,
-            logit_shrink=1.0,
-            stuck_gamma=1.0,
-            stuck_dream_steps=0,
             fresh_rounds=False,
         )
+    loop = replace(loop, logit_shrink=1.0, stuck_gamma=1.0, stuck_dream_steps=0)
     model = replay_model_config(space)
     return DreamDefaults(
         replace(loop, horizon=64, n_epochs=10, gamma=0.99, ent_coef=0.0),

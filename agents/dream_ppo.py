@@ -32,6 +32,7 @@ from worldgen.agents.dream_training import (
     is_paid,
     shrink_logits,
     train_in_dream,
+    whole_rollouts,
 )
 from worldgen.agents.dream_trust import foreseen, trusted_horizon
 from worldgen.agents.extractors import SymbolicExtractor, standardise_numbers
@@ -352,13 +353,15 @@ class DreamPPO(RememberingPPO):
         )
         from_real = self._learn_from_real(dream)
         tries_again = self._tries_again()
-        with self._progress("dream", timesteps) as bar:
+        dreams_on = self._returns.were_stuck and self._round_timesteps > 0
+        rollout = self.n_steps * self.config.dream_envs
+        with self._progress("dream", whole_rollouts(timesteps, rollout)) as bar:
             self.imagined_timesteps, metrics = train_in_dream(
                 self,
                 dream,
                 timesteps,
                 imagined_timesteps=self.imagined_timesteps,
-                most=self.config.stuck_dream_steps if self._returns.were_stuck else 0,
+                most=self.config.stuck_dream_steps if dreams_on else 0,
                 callback=DreamProgress(bar),
             )
         metrics = {
@@ -422,7 +425,7 @@ class DreamPPO(RememberingPPO):
         """Begin to watch whether the policy gets better."""
         if self._far_gamma is not None:
             self.gamma, self._far_gamma = self._far_gamma, None
-        self._returns = RoundReturns()
+        self._returns = RoundReturns(random=self._returns.random)
 
     def _record(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():

@@ -6,6 +6,7 @@ Classes:
 Functions:
     train_in_dream: improve an agent's policy in a dream.
     learner_for: the PPO that improves an agent's policy.
+    whole_rollouts: rounds a number of steps up.
     training_means: what SB3 logged of a learner's updates.
     is_paid: whether real rewards tell what to do.
     shrink_logits: let a policy try again what it gave up.
@@ -41,6 +42,7 @@ __all__ = [
     "shrink_logits",
     "train_in_dream",
     "training_means",
+    "whole_rollouts",
 ]
 
 _EPISODES_IN_MEANS = 500
@@ -50,7 +52,7 @@ class DreamProgress(BaseCallback):
     """Show the imagined environment steps and the mean return of the dreams.
 
     Args:
-        bar: Whose total is the `timesteps` of `train_in_dream`; it grows when the dream goes on.
+        bar: Whose total is that of the first rollouts; it grows when the dream goes on.
     """
 
     def __init__(self, bar: Progress) -> None:
@@ -59,7 +61,10 @@ class DreamProgress(BaseCallback):
 
     def _on_training_start(self) -> None:
         if self._begun:
-            self._bar.extend(self.locals["total_timesteps"] - self.model.num_timesteps)
+            learner = self.model
+            assert isinstance(learner, PPO)
+            wanted = self.locals["total_timesteps"] - learner.num_timesteps
+            self._bar.extend(whole_rollouts(wanted, learner.n_steps * learner.n_envs))
         self._begun = True
 
     def _on_step(self) -> bool:
@@ -83,15 +88,15 @@ def train_in_dream(
     Policy and optimizer are the agent's own objects, and its hyper-parameters are used as they
     stand, schedules at the agent's progress in real environment steps.
 
-    The dream goes on by `timesteps` at a time as long as the newest of its episodes brought more
-    than those before them, and as long as it does not go beyond `most`.
+    The dream goes on by `timesteps` at a time, at least once, as long as the newest of its episodes
+    brought more than those before them, and as long as it does not go beyond `most`.
 
     Args:
         agent: Whose policy learns.
         dream: The imagined environment.
         timesteps: Imagined environment steps, rounded up to whole rollouts.
         imagined_timesteps: Those that were made before.
-        most: Imagined environment steps beyond which the dream does not go on.
+        most: Imagined environment steps beyond which the dream does not go on, not rounded.
         callback: Called at each step of `dream`.
 
     Returns:
@@ -99,10 +104,10 @@ def train_in_dream(
     """
     learner = learner_for(agent, dream)
     learner.num_timesteps = imagined_timesteps
-    returned, before = _dream_on(learner, timesteps, callback), -np.inf
-    at_a_time = learner.num_timesteps - imagined_timesteps
-    while returned > before and learner.num_timesteps + at_a_time <= imagined_timesteps + most:
+    returned, before, asked_for = _dream_on(learner, timesteps, callback), -np.inf, timesteps
+    while returned > before and asked_for + timesteps <= most:
         returned, before = _dream_on(learner, timesteps, callback), returned
+        asked_for += timesteps
     agent._n_updates = learner._n_updates
     metrics = training_means(learner)
     recent = learner.ep_info_buffer
@@ -111,8 +116,18 @@ def train_in_dream(
         metrics["dream/ep_len_mean"] = float(safe_mean([info["l"] for info in recent]))
         if "bonus" in recent[0]:
             metrics["dream/ep_bonus_mean"] = float(safe_mean([info["bonus"] for info in recent]))
+    metrics["dream/timesteps"] = float(learner.num_timesteps - imagined_timesteps)
     metrics["dream/imagined_timesteps"] = float(learner.num_timesteps)
     return learner.num_timesteps, metrics
+
+
+def whole_rollouts(timesteps: int, rollout: int) -> int:
+    """Round imagined environment steps up to whole rollouts.
+
+    >>> whole_rollouts(20_000, 2_048)
+    20480
+    """
+    return -(-timesteps // rollout) * rollout
 
 
 def _dream_on(learner: PPO, timesteps: int, callback: BaseCallback | None) -> float:

@@ -38,6 +38,9 @@ def test_vectors_of_reals_have_settings_of_their_own(space, process):
     offline = dream_defaults(space, offline=True).config
     assert offline.initial_steps == 0
     assert (offline == OFFLINE_CONFIG) == (process == "masked")
+    for config in (suited.config, offline):  # Nothing is done about vectors that seem stuck.
+        done = (config.logit_shrink < 1, config.stuck_gamma < 1, config.stuck_dream_steps > 0)
+        assert done == (process == "masked",) * 3
 
 
 def test_numbers_of_states_are_taken_for_a_world_of_chance():

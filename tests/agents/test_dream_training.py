@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from tests.agents.small_agents import GRID, VECTOR, make_agent, some_episodes, some_model
-from worldgen.agents import DreamPPO, dream_ppo, dream_training
+from worldgen.agents import DreamPPO, dream_ppo, dream_training, train_offline
 from worldgen.agents.dream_training import (
     DreamProgress,
     learner_for,
@@ -232,8 +232,8 @@ def test_a_rounds_return_is_that_of_its_episodes(tmp_path):
     ("brought", "most", "dreamt"),
     [
         ([[0.1], [0.3], [0.2, 0.5], [0.2, 0.5], [0.9]], 1_000, 4),
-        ([[0.1], [0.3], [0.5], [0.7], [0.9]], 3 * 32, 3),
-        ([[0.1], [0.3], [0.5], [0.7], [0.9]], 4 * 32 - 1, 3),
+        ([[0.1], [0.3], [0.5], [0.7], [0.9]], 3 * 20, 3),  # asked for, rollouts are 32
+        ([[0.1], [0.3], [0.5], [0.7], [0.9]], 4 * 20 - 1, 3),
         ([[0.1], [0.3], [0.5], [0.7], [0.9]], 0, 1),
         ([[], [0.3], [0.5]], 1_000, 1),  # nobody can say whether it rose
         ([[0.3], [], [0.5]], 1_000, 2),
@@ -245,10 +245,12 @@ def test_a_dream_goes_on_as_long_as_its_return_rises(monkeypatch, brought, most,
 
     class Learner(PPO):
         def learn(self, total_timesteps, *arguments, **options):
+            noted = list(self.ep_info_buffer or [])  # what was not cleared counts
             chunks.append(total_timesteps)
             super().learn(total_timesteps, *arguments, **options)
             self.ep_info_buffer.clear()
-            self.ep_info_buffer.extend({"r": value, "l": 3} for value in brought[len(chunks) - 1])
+            noted += [{"r": value, "l": 3} for value in brought[len(chunks) - 1]]
+            self.ep_info_buffer.extend(noted)
             return self
 
     chunks: list[int] = []
@@ -259,19 +261,43 @@ def test_a_dream_goes_on_as_long_as_its_return_rises(monkeypatch, brought, most,
     )
     assert chunks == [20] * dreamt
     assert count - 100 == bar.done == 32 * dreamt  # whole rollouts
-    assert bar.total == 20 * dreamt
+    assert bar.total == bar.done
+    assert metrics["dream/timesteps"] == 32 * dreamt
     newest = brought[dreamt - 1]
     assert metrics.get("dream/ep_rew_mean") == (np.mean(newest) if newest else None)
 
 
 class Counter:
-    """What `DreamProgress` tells a bar whose total was 20."""
+    """What `DreamProgress` tells a bar of the first rollout."""
 
     def __init__(self) -> None:
-        self.done, self.total = 0, 20
+        self.done, self.total = 0, 32
 
     def update(self, n: int, **_: float) -> None:
         self.done += n
 
     def extend(self, n: int) -> None:
         self.total += n
+
+
+def test_without_a_collection_a_dream_does_not_go_on(monkeypatch):
+    longest = []
+
+    def noting(*arguments, **options):
+        longest.append(options["most"])
+        return real(*arguments, **options)
+
+    real = dream_ppo.train_in_dream
+    monkeypatch.setattr(dream_ppo, "train_in_dream", noting)
+    agent = make_agent(stuck_dream_steps=64).learn(64)
+    agent._returns.try_again()
+    train_offline(agent, rounds=1)
+    agent.learn(32, reset_num_timesteps=False)
+    assert longest == [0, 0, 64]
+
+
+def test_another_learning_knows_what_random_actions_brought():
+    agent = make_agent().learn(64)
+    brought = agent._returns.random
+    agent.learn(32)
+    assert agent._returns.random == brought > -np.inf
