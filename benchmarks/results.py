@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -39,6 +40,9 @@ def one_line_errors() -> Iterator[None]:
     """End the process with one line where the library or the system says what is wrong."""
     try:
         yield
+    except BrokenPipeError:  # whoever read the output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush to
+        sys.exit(1)
     except (WorldgenError, OSError) as error:
         sys.exit(f"error: {error}")
 

@@ -11,7 +11,16 @@ from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from tests.agents.small_agents import GRID, VECTOR, make_agent, some_episodes, some_model
+from tests.agents.small_agents import (
+    GRID,
+    VECTOR,
+    Diary,
+    assert_equal_weights,
+    gone_on_with,
+    make_agent,
+    some_episodes,
+    some_model,
+)
 from worldgen.agents import DreamPPO, dream_ppo, dream_training, train_offline
 from worldgen.agents.dream_training import (
     DreamProgress,
@@ -19,6 +28,7 @@ from worldgen.agents.dream_training import (
     shrink_logits,
     train_in_dream,
 )
+from worldgen.agents.round_returns import RoundReturns
 from worldgen.envs import ImaginedVecEnv
 
 SEEN = spaces.Box(-1.0, 1.0, (3,))
@@ -168,6 +178,25 @@ def test_from_then_on_its_dreams_look_less_far_ahead_and_go_on(monkeypatch, tmp_
     agent.gamma = 0.8  # the user's
     agent._forget_returns()
     assert agent.gamma == 0.8
+
+
+@pytest.mark.parametrize("phase", ["collect", "fit", "dream"])
+def test_stuck_saved_amid_and_loaded_equals_undisturbed(monkeypatch, tmp_path, phase):
+    def are_stuck(returns: RoundReturns, patience: int) -> bool:
+        return len(returns.by_policy) == patience
+
+    monkeypatch.setattr(RoundReturns, "are_stuck", are_stuck)
+    undisturbed, broken = (make_agent(stuck_dream_steps=64) for _ in range(2))
+    diary = Diary()
+    undisturbed.learn(64 + 4 * 32, callback=diary)
+    dreamt = [metrics["dream/timesteps"] for metrics in diary.metrics[2::3]]
+    assert dreamt == [32, 32, 64, 64, 64]
+    assert undisturbed.imagined_timesteps == sum(dreamt)
+    broken.learn(64 + 4 * 32, callback=Diary(stop_after=(2, phase)))
+    loaded = gone_on_with(broken, tmp_path / "agent.zip", 64 + 4 * 32)
+    assert loaded.imagined_timesteps == undisturbed.imagined_timesteps
+    assert loaded.gamma == undisturbed.gamma == 0.95
+    assert_equal_weights(loaded, undisturbed)
 
 
 def test_a_trained_agent_that_is_stuck_from_the_beginning_tries_again(monkeypatch):

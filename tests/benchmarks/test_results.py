@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks.results import one_line_errors
 from worldgen.errors import ConfigError
+
+TALKING = """
+from benchmarks.results import one_line_errors
+with one_line_errors():
+    print("much", flush=True)
+"""
 
 
 def test_what_is_wrong_is_said_in_one_line():
@@ -11,3 +21,16 @@ def test_what_is_wrong_is_said_in_one_line():
         raise ConfigError("`steps` must be at least 1")
     with pytest.raises(ZeroDivisionError), one_line_errors():
         raise ZeroDivisionError
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(repository):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", TALKING]
+    try:
+        done = subprocess.run(
+            command, cwd=repository, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -77,7 +77,8 @@ def describe_phase(
             ("reward loss", "dynamics/reward_loss", ".4f"),
         ),
         "dream": (
-            ("imagined environment steps", "dream/imagined_timesteps", ",.0f"),
+            ("imagined environment steps", "dream/timesteps", ",.0f"),
+            ("in all", "dream/imagined_timesteps", ",.0f"),
             ("mean return in the dream", "dream/ep_rew_mean", ".3f"),
         ),
     }.get(phase, ())
