@@ -40,11 +40,21 @@ def one_line_errors() -> Iterator[None]:
     """End the process with one line where the library or the system says what is wrong."""
     try:
         yield
-    except BrokenPipeError:  # whoever read the output has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush to
-        sys.exit(1)
     except (WorldgenError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            # Python flushes once more at its end, which would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         sys.exit(f"error: {error}")
+
+
+def _nobody_reads() -> bool:
+    """Say whether the output's reader is gone, as `head` soon is; other pipes may break too."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def provenance() -> dict[str, Any]:

@@ -186,14 +186,15 @@ def test_stuck_saved_amid_and_loaded_equals_undisturbed(monkeypatch, tmp_path, p
         return len(returns.by_policy) == patience
 
     monkeypatch.setattr(RoundReturns, "are_stuck", are_stuck)
+    timesteps = 64 + 4 * 32
     undisturbed, broken = (make_agent(stuck_dream_steps=64) for _ in range(2))
     diary = Diary()
-    undisturbed.learn(64 + 4 * 32, callback=diary)
+    undisturbed.learn(timesteps, callback=diary)
     dreamt = [metrics["dream/timesteps"] for metrics in diary.metrics[2::3]]
     assert dreamt == [32, 32, 64, 64, 64]
     assert undisturbed.imagined_timesteps == sum(dreamt)
-    broken.learn(64 + 4 * 32, callback=Diary(stop_after=(2, phase)))
-    loaded = gone_on_with(broken, tmp_path / "agent.zip", 64 + 4 * 32)
+    broken.learn(timesteps, callback=Diary(stop_after=(2, phase)))
+    loaded = gone_on_with(broken, tmp_path / "agent.zip", timesteps)
     assert loaded.imagined_timesteps == undisturbed.imagined_timesteps
     assert loaded.gamma == undisturbed.gamma == 0.95
     assert_equal_weights(loaded, undisturbed)

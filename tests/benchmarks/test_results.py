@@ -23,6 +23,11 @@ def test_what_is_wrong_is_said_in_one_line():
         raise ZeroDivisionError
 
 
+def test_another_pipe_that_breaks_is_an_error():
+    with pytest.raises(SystemExit, match=r"^error: a worker is gone$"), one_line_errors():
+        raise BrokenPipeError("a worker is gone")
+
+
 def test_a_reader_who_has_seen_enough_is_no_error(repository):
     reading, writing = os.pipe()
     os.close(reading)
