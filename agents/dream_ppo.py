@@ -269,6 +269,7 @@ class DreamPPO(RememberingPPO):
         self.round_metrics = {**({} if phase == "collect" else self.round_metrics), **metrics}
         release_memory()
         results = [observer.on_phase_end(phase, metrics) for observer in observers]
+        release_memory()
         return all(result is not False for result in results)
 
     def _collect_phase(self, callback: BaseCallback) -> dict[str, float] | None:

@@ -2,6 +2,7 @@
 
 Classes:
     DreamProgress: a callback that shows how far the dream is.
+    MemoryRelease: a callback that gives freed memory back before each rollout.
 
 Functions:
     train_in_dream: improve an agent's policy in a dream.
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.distributions import (
     DiagGaussianDistribution,
     StateDependentNoiseDistribution,
@@ -33,10 +34,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from worldgen.data.episode import Episode
+from worldgen.memory import release_memory
 from worldgen.progress import Progress
 
 __all__ = [
     "DreamProgress",
+    "MemoryRelease",
     "is_paid",
     "learner_for",
     "shrink_logits",
@@ -71,6 +74,16 @@ class DreamProgress(BaseCallback):
         recent = self.model.ep_info_buffer
         quantities = {"return": safe_mean([info["r"] for info in recent])} if recent else {}
         self._bar.update(self.training_env.num_envs, **quantities)
+        return True
+
+
+class MemoryRelease(BaseCallback):
+    """Give freed memory back before each rollout: a long dream holds no more than a short one."""
+
+    def _on_rollout_start(self) -> None:
+        release_memory()
+
+    def _on_step(self) -> bool:
         return True
 
 
@@ -134,7 +147,10 @@ def _dream_on(learner: PPO, timesteps: int, callback: BaseCallback | None) -> fl
     """Learn from `timesteps` more; give the mean return of the newest episodes that ended."""
     if learner.ep_info_buffer:
         learner.ep_info_buffer.clear()
-    learner.learn(timesteps, callback=callback, log_interval=sys.maxsize, reset_num_timesteps=False)
+    callbacks = CallbackList([MemoryRelease(), *([] if callback is None else [callback])])
+    learner.learn(
+        timesteps, callback=callbacks, log_interval=sys.maxsize, reset_num_timesteps=False
+    )
     assert learner.ep_info_buffer is not None
     returns = [info["r"] for info in learner.ep_info_buffer]
     return float(np.mean(returns)) if returns else -np.inf

@@ -38,7 +38,7 @@ __all__ = [
 
 _STRIDE = 16
 """New frames of a window; the context before them is read again."""
-_WINDOWS = 16
+_WINDOWS = 8
 """Most windows of a pass: few enough for a processor's caches."""
 _MOST_LOGITS = 2**24
 

@@ -297,6 +297,19 @@ def test_a_dream_goes_on_as_long_as_its_return_rises(monkeypatch, brought, most,
     assert metrics.get("dream/ep_rew_mean") == (np.mean(newest) if newest else None)
 
 
+def test_a_dream_gives_freed_memory_back_before_each_rollout(monkeypatch):
+    released: list[int] = []
+    agent, dream = make_agent(), ImaginedVecEnv(some_model(), 8, 3, starts=some_episodes(), seed=0)
+    bar = Counter()
+    monkeypatch.setattr(dream_training, "release_memory", lambda: released.append(bar.done))
+    bar.total = 96
+    train_in_dream(agent, dream, 96, imagined_timesteps=0, callback=DreamProgress(bar))
+    assert released == [0, 32, 64]
+    released.clear()
+    train_in_dream(agent, dream, 32, imagined_timesteps=0)
+    assert released == [96]
+
+
 class Counter:
     """What `DreamProgress` tells a bar of the first rollout."""
 

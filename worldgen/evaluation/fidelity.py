@@ -30,7 +30,7 @@ from worldgen.evaluation.moments import (
     choose_transitions,
     draw_episodes,
 )
-from worldgen.evaluation.open_loop import OpenLoop
+from worldgen.evaluation.open_loop import ROWS_AT_ONCE, OpenLoop
 from worldgen.evaluation.report import (
     Agreement,
     EventFidelity,
@@ -53,7 +53,6 @@ __all__ = ["HORIZONS", "FidelityReport", "Measurement", "check_arguments", "eval
 
 HORIZONS = (1, 5, 10, 15, 30, 100)
 """Default horizons of a report, in environment steps."""
-_ROWS = 256
 _MOST_FRAMES = 4096
 _MOST_SCORED = 4096
 _OTHERS_PER_DREAM = 4
@@ -243,5 +242,5 @@ class Measurement:
 
 
 def _parts(index: np.ndarray) -> Iterator[np.ndarray]:
-    for first in range(0, len(index), _ROWS):
-        yield index[first : first + _ROWS]
+    for first in range(0, len(index), ROWS_AT_ONCE):
+        yield index[first : first + ROWS_AT_ONCE]
