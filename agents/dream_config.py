@@ -23,7 +23,8 @@ __all__ = ["DreamConfig", "refuse_model_steps"]
 class DreamConfig(Config):
     """How much of what `DreamPPO` does in a round, and PPO's own numbers in the dream.
 
-    Steps are environment steps, real or imagined, unless the field says gradient steps.
+    Steps are environment steps, real or imagined, unless the field says gradient steps. What
+    each field is for stands beneath it in the source; `worldgen train --help` says it too.
     """
 
     initial_steps: int = 1_000

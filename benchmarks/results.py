@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import torch
 
 from worldgen.checkpoint import write_json
 from worldgen.errors import WorldgenError
+from worldgen.interrupts import reader_is_gone
 
 __all__ = ["Parts", "markdown_table", "one_line_errors", "provenance", "write_json"]
 
@@ -41,20 +41,7 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (WorldgenError, OSError) as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            # Python flushes once more at its end, which would complain.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(1)
-        sys.exit(f"error: {error}")
-
-
-def _nobody_reads() -> bool:
-    """Say whether the output's reader is gone, as `head` soon is; other pipes may break too."""
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        return True
-    return False
+        sys.exit(1 if reader_is_gone(error) else f"error: {error}")
 
 
 def provenance() -> dict[str, Any]:

@@ -1,17 +1,22 @@
-"""Ctrl-C that waits until work is at a place where it can be kept.
+"""What a person does to a command that is running.
 
 Classes:
-    PostponedInterrupt: notes a Ctrl-C; raised when asked to.
+    PostponedInterrupt: Ctrl-C that waits until work is at a place where it can be kept.
+
+Functions:
+    reader_is_gone: whether an error came because nobody reads the output any more.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import Self
 
-__all__ = ["PostponedInterrupt"]
+__all__ = ["PostponedInterrupt", "reader_is_gone"]
 
 
 class PostponedInterrupt:
@@ -60,3 +65,19 @@ class PostponedInterrupt:
         if self.pending:
             signal.default_int_handler(number, frame)
         self.pending = True
+
+
+def reader_is_gone(error: BaseException) -> bool:
+    """Say whether an error came because the output's reader is gone, as `head` soon is.
+
+    Other pipes may break too. If it is gone, what is still written goes nowhere: Python flushes
+    once more at its end, and would complain.
+    """
+    if not isinstance(error, BrokenPipeError):
+        return False
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False

@@ -188,6 +188,10 @@ class RunFolder:
         self._stages.unlink(missing_ok=True)
         self.report.unlink(missing_ok=True)
 
+    def what_is_next(self, due: str) -> str:
+        """Say what a run that is gone on with does next: what is `due`, unless it is finished."""
+        return "nothing is left to do" if self.report.is_file() else f"next is {due}"
+
     def add_time(self, phase: str, seconds: float) -> None:
         """Add wall time to a phase; the times of a resumed run add up."""
         times = self.times()

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from worldgen.errors import ConfigError, EnvironmentIdError, WorldgenError
+from worldgen.interrupts import reader_is_gone
 from worldgen.version import __version__
 
 if TYPE_CHECKING:
@@ -47,11 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     first = arguments[0] if arguments else None
     if first in ("-h", "--help"):
-        print(_overview())
-        return _OK
+        return _say(_overview())
     if first == "--version":
-        print(f"worldgen {__version__}")
-        return _OK
+        return _say(f"worldgen {__version__}")
     if first not in VERBS:
         _complain(_which_verb(first))
         return _WRONG_ARGUMENT
@@ -98,8 +97,19 @@ def _loading() -> Iterator[None]:
         print("\r" + " " * len(message) + "\r" if message else "", end="", file=sys.stderr)
 
 
+def _say(text: str) -> int:
+    """Print and give the exit code."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        return _report(error)
+    return _OK
+
+
 def _report(error: Exception) -> int:
-    """Say an error in one line and give its exit code."""
+    """Say an error in one line, if anybody listens, and give its exit code."""
+    if reader_is_gone(error):
+        return _FAILED
     if isinstance(error, WorldgenError | OSError):
         _complain(str(error))
     else:

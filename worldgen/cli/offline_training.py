@@ -52,9 +52,8 @@ def _restored(folder: RunFolder, arguments: Arguments, episodes: Episodes) -> Dr
     finished = TRAINED in folder.stages() or agent.round >= arguments.rounds
     phase = "fit" if agent.phase == "collect" else agent.phase
     due = "measuring" if finished else f"{phase} of round {agent.round + 1}"
-    print(
-        f"resume   {agent.round} of {arguments.rounds} rounds are done; next is {due}", flush=True
-    )
+    done = f"{agent.round} of {arguments.rounds} rounds are done"
+    print(f"resume   {done}; {folder.what_is_next(due)}", flush=True)
     return agent
 
 

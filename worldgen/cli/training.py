@@ -108,7 +108,7 @@ def _restored(folder: RunFolder, arguments: Arguments, timesteps: int) -> DreamP
     due = "measuring" if TRAINED in folder.stages() else f"{agent.phase} of round {agent.round + 1}"
     print(
         f"resume   {agent.num_timesteps:,} real environment steps in {len(agent.episodes):,} "
-        f"episodes are kept; next is {due}",
+        f"episodes are kept; {folder.what_is_next(due)}",
         flush=True,
     )
     return agent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -172,3 +173,17 @@ def test_python_m_worldgen(capsys, monkeypatch):
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"worldgen {__version__}\n"
     assert application.VERBS
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["collect", "--help"]])
+def test_a_reader_who_has_seen_enough_is_no_error(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    script = f"from worldgen.cli import main; raise SystemExit(main({arguments}))"
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")

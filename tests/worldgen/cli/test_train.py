@@ -165,7 +165,7 @@ def test_resuming_a_finished_run_shows_the_same_again(train, finished):
     again = train(folder, PPO, "--resume")
     assert again.code == 0, again.err
     assert (folder / "report.json").read_bytes() == before
-    assert "next is measuring" in again.out
+    assert "nothing is left to do" in again.out
     assert "round" not in again.out
     assert ended.out.splitlines()[-5:] == again.out.splitlines()[-5:]
     measured = FidelityReport.load(folder / "model" / "report.json")
@@ -193,7 +193,7 @@ def test_a_finished_run_is_given_more_steps(train, command, finished, tmp_path):
     unsaid = [option for option in (*LOOP, *MODEL, *JUDGEMENT) if "timesteps" not in option]
     again = command("train", EMPTY, "--run", folder, *unsaid, PPO, "--resume")
     assert again.code == 0, again.err
-    assert "next is measuring" in again.out
+    assert "nothing is left to do" in again.out
     assert read(folder / "config.json")["timesteps"] == 144
 
 
