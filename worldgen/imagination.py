@@ -3,6 +3,9 @@
 Classes:
     Imagination, ImaginedStep.
 
+Functions:
+    batches: rows in batches of few sizes.
+
 The network's first pass of an environment step reads the last frame and the action, keeps the
 frame's keys and values, and is the first denoising step of the next frame. S - 1 further passes
 refine the draft. With two frames in flight, one pass makes two frames whose actions are known.
@@ -10,10 +13,12 @@ refine the draft. With two frames in flight, one pass makes two frames whose act
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from worldgen.action_proposer import Aim
 from worldgen.data.token_dataset import Context
@@ -26,7 +31,10 @@ from worldgen.errors import ConfigError, ShapeError
 from worldgen.frozen_dynamics import FrozenDynamics
 from worldgen.transformer import KeyValueCache, visible_past
 
-__all__ = ["Imagination", "ImaginedStep"]
+__all__ = ["ROWS_AT_ONCE", "Imagination", "ImaginedStep", "batches"]
+
+ROWS_AT_ONCE = 64
+"""Most worlds whose contexts a CPU reads at once."""
 
 
 class ImaginedStep(NamedTuple):
@@ -40,6 +48,38 @@ class ImaginedStep(NamedTuple):
     """(B,) float32."""
     terminated: Tensor
     """(B,) bool: the probability is over one half."""
+
+    def first(self, count: int) -> Self:
+        """Give the step of the first worlds."""
+        return type(self)(*(part[:count] for part in self))
+
+
+def batches(count: int, device: torch.device) -> Iterator[Tensor]:
+    """Cut rows 0..count-1 into batches of few sizes, the last one padded with its last row.
+
+    A CPU prepares its products in bfloat16 for each new number of rows, half a megabyte a product,
+    and keeps that. And many rows whose contexts are read at once take much memory, and no less time.
+    On other devices all rows are one batch.
+
+    >>> [len(part) for part in batches(150, torch.device("cpu"))]
+    [64, 64, 32]
+    >>> list(batches(3, torch.device("cpu")))
+    [tensor([0, 1, 2, 2])]
+
+    Args:
+        count: Of the rows.
+        device: Of the network.
+
+    Yields:
+        (b,) int64 on the device, b a power of two of at most `ROWS_AT_ONCE`.
+    """
+    rows = torch.arange(count, device=device)
+    if device.type != "cpu":
+        yield rows
+        return
+    for part in rows.split(ROWS_AT_ONCE):
+        size = 1 << (len(part) - 1).bit_length()
+        yield functional.pad(part, (0, size - len(part)), value=int(part[-1]))
 
 
 class Imagination:
@@ -152,10 +192,14 @@ class Imagination:
             self._outputs[rows] = 0
         if context.tokens.shape[1] > 1:
             with self.dynamics.autocast():
-                self._prefill(rows, context)
+                for part in batches(len(rows), self.tokens.device):
+                    self._prefill(rows[part], context.rows(part))
 
     def _prefill(self, rows: Tensor, context: Context) -> None:
-        """Cache the keys and values of all context frames but the last, which comes later."""
+        """Cache the keys and values of all context frames but the last, which comes later.
+
+        A row may be there several times, with the same context.
+        """
         dynamics, length = self._network.dynamics, context.tokens.shape[1] - 1
         inputs = dynamics.embed(
             dynamics.token_table(), context.tokens[:, :-1], context.actions[:, 1:]

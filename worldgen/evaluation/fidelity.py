@@ -30,7 +30,7 @@ from worldgen.evaluation.moments import (
     choose_transitions,
     draw_episodes,
 )
-from worldgen.evaluation.open_loop import ROWS_AT_ONCE, OpenLoop
+from worldgen.evaluation.open_loop import OpenLoop, Step
 from worldgen.evaluation.report import (
     Agreement,
     EventFidelity,
@@ -39,6 +39,7 @@ from worldgen.evaluation.report import (
     TokenFidelity,
 )
 from worldgen.evaluation.view_tracker import tracked_view
+from worldgen.imagination import ROWS_AT_ONCE, ImaginedStep, batches
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
 from worldgen.spaces import flatten, leaves
@@ -46,7 +47,6 @@ from worldgen.spaces import flatten, leaves
 if TYPE_CHECKING:
     from worldgen.data.episodes import Episodes
     from worldgen.diffusion.sampler_config import SamplerConfig
-    from worldgen.imagination import Imagination
     from worldgen.world_model import WorldModel
 
 __all__ = ["HORIZONS", "FidelityReport", "Measurement", "check_arguments", "evaluate"]
@@ -183,8 +183,8 @@ class Measurement:
         rewards: list[np.ndarray] = []
         ends: list[np.ndarray] = []
         for part in _parts(index):
-            imagination = self._begin(part - 1, "events", len(rewards))
-            imagined = imagination.step(self.model.encode_actions(self.truth.actions[part]))
+            dream_on = self._begin(part - 1, "events", len(rewards))
+            imagined = dream_on(self.truth.actions[part])
             rewards.append(imagined.reward.cpu().numpy())
             ends.append(imagined.termination_probability.cpu().numpy() > 0.5)
             bar.update(len(part))
@@ -197,16 +197,23 @@ class Measurement:
             self.threshold,
         )
 
-    def _begin(self, frames: np.ndarray, *purpose: object) -> Imagination:
-        """Start an imagination at real frames."""
+    def _begin(self, frames: np.ndarray, *purpose: object) -> Step:
+        """Start dreams at real frames, at most `ROWS_AT_ONCE`."""
+        count = len(frames)
+        (rows,) = (part.cpu().numpy() for part in batches(count, self.dataset.tokens.device))
+        frames = frames[rows]
         context = self.dataset.contexts_at(
             torch.from_numpy(self.truth.episode[frames]), torch.from_numpy(self.truth.frame[frames])
         )
         imagination = self.model.imagination(
-            len(frames), sampler=self.sampler, seed=derived_seed(self.seed, *purpose)
+            len(rows), sampler=self.sampler, seed=derived_seed(self.seed, *purpose)
         )
         imagination.reset(context)
-        return imagination
+
+        def dream_on(actions: np.ndarray) -> ImaginedStep:
+            return imagination.step(self.model.encode_actions(actions[rows])).first(count)
+
+        return dream_on
 
     def open_loop(self, starts: Starts, bar: Progress) -> tuple[HorizonFidelity, ...]:
         """Dream from all starts."""
@@ -223,7 +230,6 @@ class Measurement:
             view,
             lambda frames: self._begin(frames, "open loop", int(frames[0])),
             self._decode,
-            self.model.encode_actions,
         )
         return loop.run(starts, bar.update)
 

@@ -21,16 +21,17 @@ from worldgen.evaluation.intervals import wilson_interval
 from worldgen.evaluation.moments import Starts, Truth
 from worldgen.evaluation.report import HorizonFidelity
 from worldgen.evaluation.view_tracker import ViewTracker, follow_contexts
+from worldgen.imagination import ROWS_AT_ONCE
 from worldgen.render import LeafKind
 
 if TYPE_CHECKING:
-    from worldgen.imagination import Imagination
+    from worldgen.imagination import ImaginedStep
 
-__all__ = ["ROWS_AT_ONCE", "DreamRecord", "OpenLoop"]
+__all__ = ["DreamRecord", "OpenLoop", "Step"]
 
-ROWS_AT_ONCE = 64
-"""Dreams side by side. More are hardly faster, and hold more memory: their contexts' whole
-reading at once."""
+Step = Callable[[np.ndarray], "ImaginedStep"]
+"""Dreams on: what actions (B, ...) lead to."""
+
 _NEVER = np.iinfo(np.int64).max // 2
 
 
@@ -99,9 +100,8 @@ class OpenLoop:
         kinds: Path -> how the leaf is compared.
         threshold: Of the rewards.
         view: Path of MiniGrid's partial view, or None.
-        begin: Starts an imagination at frames (B,).
+        begin: Starts dreams at frames (B,).
         decode: Tokens to flat observations.
-        encode_actions: Actions to tensors.
     """
 
     def __init__(
@@ -111,13 +111,12 @@ class OpenLoop:
         kinds: Mapping[str, LeafKind],
         threshold: float,
         view: str | None,
-        begin: Callable[[np.ndarray], Imagination],
+        begin: Callable[[np.ndarray], Step],
         decode: Callable[[torch.Tensor], dict[str, np.ndarray]],
-        encode_actions: Callable[[np.ndarray], torch.Tensor],
     ) -> None:
         self._truth, self._kinds, self._threshold, self._view = truth, kinds, threshold, view
         self._context = dataset.context_length
-        self._begin, self._decode, self._encode_actions = begin, decode, encode_actions
+        self._begin, self._decode = begin, decode
 
     @staticmethod
     def num_steps(starts: Starts) -> int:
@@ -159,13 +158,13 @@ class OpenLoop:
         on_steps: Callable[[int], None],
     ) -> None:
         frames, longest = starts.frames[rows], int(starts.needed[rows].max())
-        imagination = self._begin(frames)
+        dream_on = self._begin(frames)
         judge = _Judge(self._truth, frames, self._kinds, self._threshold)
         tracker = self._tracker(frames, longest) if self._view else None
         # One environment step more, for ends that are predicted just behind the last horizon.
         for step in range(1, longest + 2):
             index = np.minimum(frames + step, self._truth.last[frames])
-            imagined = imagination.step(self._encode_actions(self._truth.actions[index]))
+            imagined = dream_on(self._truth.actions[index])
             said = imagined.terminated.cpu().numpy()
             _first(record.said_end[rows], said, step)
             on_steps(len(frames))

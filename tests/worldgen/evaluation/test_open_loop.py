@@ -51,7 +51,7 @@ def dreams(episodes, spoil, horizons=(1, 5, 20)):
 
     def begin(frames):
         engines.append(Replay(truth, frames, spoil))
-        return engines[-1]
+        return engines[-1].step
 
     def decode(tokens):
         return {**truth.at(engines[-1].index), "image": engines[-1].images}
@@ -64,7 +64,6 @@ def dreams(episodes, spoil, horizons=(1, 5, 20)):
         "image",
         begin,
         decode,
-        torch.from_numpy,
     )
     starts = choose_starts(truth, horizons, 60, np.random.default_rng(0))
     return {entry.horizon: entry for entry in loop.run(starts)}
