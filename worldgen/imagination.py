@@ -57,9 +57,9 @@ class ImaginedStep(NamedTuple):
 def batches(count: int, device: torch.device) -> Iterator[Tensor]:
     """Cut rows 0..count-1 into batches of few sizes, the last one padded with its last row.
 
-    A CPU prepares its products in bfloat16 for each new number of rows, half a megabyte a product,
-    and keeps that. And many rows whose contexts are read at once take much memory, and no less time.
-    On other devices all rows are one batch.
+    For each new number of rows a CPU prepares its products in bfloat16 anew, half a megabyte each,
+    and keeps that. Many rows whose contexts are read at once take much memory, and no less time. On
+    other devices all rows are one batch.
 
     >>> [len(part) for part in batches(150, torch.device("cpu"))]
     [64, 64, 32]

@@ -39,8 +39,9 @@ def release_memory() -> None:
 def release_all_memory() -> None:
     """Give back what is freed, and free what nobody but itself refers to.
 
-    An SB3 algorithm and its callbacks refer to each other. Once they are done, rollouts, environment
-    and network stay until Python looks for such circles, which is the rarer the more objects there are.
+    An SB3 algorithm and its callbacks refer to each other. Once they are done, rollouts,
+    environment and network stay until Python looks for such circles, which it does the more
+    rarely the more objects there are.
     """
     gc.collect()
     release_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import gymnasium as gym
@@ -28,7 +29,7 @@ from tests.agents.small_agents import (
     weights,
 )
 from worldgen import EnvironmentSpec, Episode, Episodes, WorldModelConfig
-from worldgen.agents import DreamConfig, DreamPPO, SymbolicExtractor, train_offline
+from worldgen.agents import DreamConfig, DreamPPO, PhaseCallback, SymbolicExtractor, train_offline
 from worldgen.agents.dream_training import is_paid
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.envs import ImaginedVecEnv
@@ -49,6 +50,22 @@ def test_it_never_makes_more_environment_steps_than_asked_for(n_envs, total):
     agent = make_agent(n_envs=n_envs).learn(total)
     assert agent.num_timesteps == total // n_envs * n_envs
     assert agent.num_timesteps == agent.episodes.num_steps
+
+
+def test_no_dream_outlives_its_phase():
+    class Count(PhaseCallback):
+        def on_phase_end(self, phase, metrics):
+            alive.append(sum(type(each) is ImaginedVecEnv for each in gc.get_objects()))
+
+    alive: list[int] = []
+    agent = make_agent()
+    gc.collect()
+    gc.disable()  # Whoever waits for Python to look for circles waits long in a long training.
+    try:
+        agent.learn(64 + 3 * 32, Count())
+    finally:
+        gc.enable()
+    assert alive == [alive[0]] * 12
 
 
 def test_too_few_environment_steps_are_refused():

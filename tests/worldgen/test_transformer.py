@@ -328,6 +328,33 @@ def test_a_row_restarts_without_touching_the_others(path: bool) -> None:
             assert torch.equal(step.tokens[2:3], single.tokens)
 
 
+@pytest.mark.parametrize("path", [False, True])
+def test_many_rows_begin_in_few_sizes_and_as_each_alone(path: bool, monkeypatch) -> None:
+    dynamics = make_dynamics(3, path=path)
+    sizes = []
+
+    def noting(inputs, *arguments):
+        sizes.append(len(inputs))
+        return prefill(inputs, *arguments)
+
+    prefill = dynamics.transformer.prefill
+    monkeypatch.setattr(dynamics.transformer, "prefill", noting)
+    windows, action = make_windows(150, 3), torch.ones(150, 1, dtype=torch.int64)
+    together = engine(dynamics, 150)
+    together.reset(context_of(windows, 3))
+    assert sizes == [64, 64, 32]
+    for count in range(1, 151):  # As in a dream, whose rows end when they end.
+        together.reset_rows(torch.arange(count), context_of(windows, 3).rows(torch.arange(count)))
+    assert set(sizes) == {1, 2, 4, 8, 16, 32, 64}
+    imagined = together.step(action)
+    for row in (0, 63, 64, 127, 128, 149):
+        alone = engine(dynamics, 1)
+        alone.reset(context_of(windows, 3).rows(torch.tensor([row])))
+        single = alone.step(action[:1])
+        assert torch.allclose(imagined.reward[row], single.reward, rtol=1e-4)
+        assert torch.equal(imagined.tokens[row], single.tokens[0])
+
+
 def test_frames_before_an_episode_are_not_seen() -> None:
     dynamics = make_dynamics(4)
     windows = make_windows(3, 4)
