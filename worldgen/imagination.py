@@ -77,7 +77,7 @@ def batches(count: int, device: torch.device) -> Iterator[Tensor]:
     if device.type != "cpu":
         yield rows
         return
-    for part in rows.split(ROWS_AT_ONCE):
+    for part in torch.split(rows, ROWS_AT_ONCE):
         size = 1 << (len(part) - 1).bit_length()
         yield functional.pad(part, (0, size - len(part)), value=int(part[-1]))
 
