@@ -7,6 +7,7 @@ Functions:
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import numbers
 import types
 from collections.abc import Mapping
@@ -31,8 +32,10 @@ def configured(owner: str, config: AnyConfig, overrides: Mapping[str, Any]) -> A
     known = {field.name for field in dataclasses.fields(config)}
     unknown = sorted(set(overrides) - known)
     if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(
-            f"`{owner}` has no argument {', '.join(unknown)}; `{type(config).__name__}` has "
+            f"`{owner}` has no argument {', '.join(unknown)}; {hint}`{type(config).__name__}` has "
             f"{', '.join(sorted(known))}"
         )
     hints = get_type_hints(type(config))

@@ -228,9 +228,9 @@ class RunFolder:
             what = ", ".join(
                 f"{name} = {own.get(name)!r} (now {new.get(name)!r})" for name in others
             )
-            hint = f"; {may_grow} may become more" if may_grow in others else ""
+            hint = f" ({may_grow} may become more, not fewer)" if may_grow in others else ""
             raise CheckpointError(
-                f"{self.path} was begun with {what}: resume with the same settings{hint}, or "
+                f"{self.path} was begun with {what}: resume with the same settings{hint} or "
                 "choose another folder"
             )
         return grown

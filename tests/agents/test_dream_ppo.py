@@ -476,7 +476,7 @@ def test_the_deviations_are_saved_with_the_policy(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"horizont": 3}, ConfigError, "has no argument horizont; `DreamConfig` has batch_size"),
+        ({"horizont": 3}, ConfigError, r"no argument horizont; did you mean horizon\? `Dream"),
         ({"horizon": 0}, ConfigError, "`horizon` must be at least 1, got 0"),
         ({"horizon": 2.5}, ConfigError, "`horizon` must be an integer, got 2.5"),
         ({"n_steps": "a"}, ConfigError, "`n_steps` must be an integer, got 'a'"),

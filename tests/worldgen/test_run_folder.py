@@ -93,7 +93,7 @@ def test_resume_wants_the_same_settings(tmp_path):
         begin(tmp_path, both, resume=True)
     with pytest.raises(CheckpointError, match=r"64 \(now 32\), seed = 3 \(now 4\): resume"):
         begin(tmp_path, {"seed": 4, "model": {"width": 32}}, resume=True)
-    with pytest.raises(CheckpointError, match=r"same settings; seed may become more, or"):
+    with pytest.raises(CheckpointError, match=r"settings \(seed may become more, not fewer\) or"):
         begin(tmp_path, {**CONFIG, "seed": 2}, resume=True, may_grow="seed")
     with pytest.raises(CheckpointError, match="exclude each other"):
         begin(tmp_path, overwrite=True, resume=True)

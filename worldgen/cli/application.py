@@ -65,7 +65,7 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
         with _loading():
             module = importlib.import_module(f"worldgen.cli.{_module(verb, arguments)}")
             from worldgen.cli.arguments import parse
-        parsed = parse(module.Arguments, verb, module.__doc__ or "", arguments)
+        parsed = parse(module.Arguments, _named(verb, arguments), module.__doc__ or "", arguments)
         parsed.prepare()
         module.run(parsed)
     except SystemExit as error:  # tyro's way to end after --help
@@ -75,6 +75,11 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
         _complain("; ".join(["interrupted", *([how] if how else [])]))
         return _FAILED
     except Exception as error:
+        if reader_is_gone(error):
+            how = parsed.goes_on() if parsed is not None else ""
+            if how:
+                _complain(f"nobody reads the output any more; {how}")
+            return _FAILED
         if debug:
             raise
         return _report(error)
@@ -83,7 +88,19 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
 
 def _module(verb: str, arguments: Sequence[str]) -> str:
     """Name the verb's module: training from a dataset has options of its own."""
-    return "train_offline" if verb == "train" and "--offline" in arguments else verb
+    offline = verb == "train" and "--offline" in arguments
+    if verb == "train" and not offline and "--dataset" in arguments and not _wants_help(arguments):
+        raise ConfigError("`--dataset` must be given together with --offline")
+    return "train_offline" if offline else verb
+
+
+def _named(verb: str, arguments: Sequence[str]) -> str:
+    """Name a verb as its help wants to be asked for."""
+    return f"{verb} --offline" if _module(verb, arguments) == "train_offline" else verb
+
+
+def _wants_help(arguments: Sequence[str]) -> bool:
+    return "--help" in arguments or "-h" in arguments
 
 
 @contextlib.contextmanager

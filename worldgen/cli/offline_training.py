@@ -37,8 +37,12 @@ def train_offline_agent(folder: RunFolder, arguments: Arguments, episodes: Episo
         return agent
     left = arguments.rounds - agent.round
     if left:
-        callback = CallbackList([Checkpoints(folder), RunCurve(folder)])
-        train_offline(agent, left, callback, progress_bar=True)
+        checkpoints = Checkpoints(folder)
+        try:
+            callback = CallbackList([checkpoints, RunCurve(folder)])
+            train_offline(agent, left, callback, progress_bar=True)
+        finally:
+            checkpoints.stop()
     finish_training(agent, folder, rounds=agent.round)
     return agent
 

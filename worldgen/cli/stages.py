@@ -57,10 +57,12 @@ class Stages:
             return
         began = time.perf_counter()
         release_all_memory()
-        result, summary = work()
-        seconds = time.perf_counter() - began
+        try:
+            result, summary = work()
+        finally:  # Time that was spent was spent, whether Ctrl-C came or not.
+            seconds = time.perf_counter() - began
+            self._folder.add_time(label, seconds)
         self._folder.finish_stage(name, result)
-        self._folder.add_time(label, seconds)
         print(f"{label:15} {summary}  ({duration(seconds)})", flush=True)
 
     def _play(

@@ -148,6 +148,8 @@ def run(arguments: Arguments) -> None:
         resume=arguments.resume,
     )
     print(f"run      {folder.path}\ndataset  {describe_episodes(episodes)}", flush=True)
+    if not any(episode.rewards.any() or episode.terminated[-1] for episode in episodes):
+        print("warning  no reward and no end is in it: there is nothing for an agent to learn from")
     training, held_out = episodes.split(arguments.judgement.held_out_share, arguments.seed)
     held_out.save(folder.held_out, overwrite=True)
     agent = train_offline_agent(folder, arguments, training)

@@ -53,17 +53,17 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     if TRAINED in folder.stages():
         return agent
     left = arguments.timesteps - agent.num_timesteps
-    agent.learn(
-        max(left, 0),
-        callback=CallbackList(
-            [
-                Checkpoints(folder),
-                RunCurve(folder, arguments.environment, arguments.judgement.round_episodes),
-            ]
-        ),
-        reset_num_timesteps=False,
-        progress_bar=True,
-    )
+    checkpoints = Checkpoints(folder)
+    curve = RunCurve(folder, arguments.environment, arguments.judgement.round_episodes)
+    try:
+        agent.learn(
+            max(left, 0),
+            callback=CallbackList([checkpoints, curve]),
+            reset_num_timesteps=False,
+            progress_bar=True,
+        )
+    finally:
+        checkpoints.stop()
     finish_training(agent, folder)
     return agent
 
@@ -177,11 +177,12 @@ class Checkpoints(PhaseCallback):
     def __init__(self, folder: RunFolder) -> None:
         super().__init__()
         self._folder, self._began, self._round = folder, 0.0, 1
+        self._phase: str | None = None
         self._dream_log = DreamLog(folder.tensorboard)
 
     def on_phase_start(self, phase: str) -> None:
         """Start the clock."""
-        self._began = time.perf_counter()
+        self._began, self._phase = time.perf_counter(), phase
         self._round = self._agent.round + 1
 
     def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> None:
@@ -191,9 +192,16 @@ class Checkpoints(PhaseCallback):
             remove_checkpoint(self._folder.fit_checkpoint)
             self._agent.world_model.save(self._folder.model, overwrite=True)
             self._dream_log.write(self._agent)
-        seconds = time.perf_counter() - self._began
-        self._folder.add_time(phase, seconds)
+        seconds = self.stop()
         print(describe_phase(phase, self._round, metrics, seconds), flush=True)
+
+    def stop(self) -> float:
+        """Add the seconds of the phase that is running, which may have been broken off."""
+        seconds = time.perf_counter() - self._began
+        if self._phase is not None:
+            self._folder.add_time(self._phase, seconds)
+            self._phase = None
+        return seconds
 
     def _on_training_end(self) -> None:
         self._dream_log.close()

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from worldgen.cli import application
+from worldgen.cli import application, train
 from worldgen.cli.application import VERBS
 from worldgen.errors import SpaceError
 from worldgen.version import __version__
@@ -89,6 +89,11 @@ def test_help_loads_no_torch():
             ["train", "CartPole-v1", "--model.tokenizer-gradient-steps", "9"],
             "`--model.tokenizer-gradient-steps` must be left out, since DreamPPO does not use it: "
             "set `--dream.tokenizer-steps` instead, got 9",
+        ),
+        (["train", "--dataset", "d"], "`--dataset` must be given together with --offline"),
+        (
+            ["train", "--offline", "--dataset", "d", "--timesteps", "3"],
+            "see worldgen train --offline --help",
         ),
         (["evaluate", "m"], "`EPISODES` must be given, since m belongs to no run with held_out/"),
     ],
@@ -187,3 +192,17 @@ def test_a_reader_who_has_seen_enough_is_no_error(arguments):
     finally:
         os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_who_stops_reading_is_told_how_to_go_on(command, monkeypatch, tmp_path):
+    def run(arguments):
+        (tmp_path / "run").mkdir()
+        raise BrokenPipeError
+
+    monkeypatch.setattr(train, "run", run)
+    monkeypatch.setattr(application, "reader_is_gone", lambda error: True)
+    ended = command("train", "CartPole-v1", "--run", tmp_path / "run")
+    assert ended.code == 1
+    assert one_line(ended).endswith(
+        f"nobody reads the output any more; --resume goes on with {tmp_path / 'run'}"
+    )

@@ -235,6 +235,8 @@ def test_a_killed_run_goes_on(
         with pytest.raises(Killed):
             train(folder, *compared)
     run = RunFolder.open(folder)
+    spent = run.times()
+    assert (sum(spent.values()) > 0) == (name != "learn")  # of what was broken off, too
     kept = {file.name: file.read_bytes() for file in run.episodes.glob("episode-*")}
     if kept_steps is not None:
         assert Episodes.load(run.episodes).num_steps == kept_steps
@@ -245,6 +247,7 @@ def test_a_killed_run_goes_on(
     aside = {file.name: file.read_bytes() for file in run.episodes.glob("set-aside/*")}
     assert {**still, **aside}.items() >= kept.items()  # nothing that was made is lost
     assert run.stages().items() >= stages.items()
+    assert all(run.times()[name] >= seconds for name, seconds in spent.items())
     report = read(run.report)
     assert (report["real_environment_steps"], report["imagined_environment_steps"]) == (96, 128)
     assert len(read(run.record)["starts"]) == 2

@@ -176,6 +176,16 @@ def test_another_dataset_is_not_gone_on_with(train, finished, command, tmp_path)
     assert "was begun with dataset = " in ended.err
 
 
+def test_a_dataset_that_teaches_nothing_is_said_so(command, train, finished, tmp_path):
+    assert "nothing for an agent to learn from" not in finished[1].out
+    data = tmp_path / "cut"
+    command("collect", ENV, "--output", data, "--timesteps", 8, "--num-envs", 4)
+    assert not any(episode.is_over for episode in Episodes.load(data))
+    ended = train(tmp_path / "run", data=data)
+    assert ended.code == 0, ended.err
+    assert "nothing for an agent to learn from" in ended.out
+
+
 def test_a_minari_dataset_is_trained_on(command, train, dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     ended = command("export", dataset, "grid/random-v0", "--author", "somebody")
