@@ -192,18 +192,17 @@ class Imagination:
             self._outputs[rows] = 0
         if context.tokens.shape[1] > 1:
             with self.dynamics.autocast():
+                table = self._network.dynamics.token_table()
                 for part in batches(len(rows), self.tokens.device):
-                    self._prefill(rows[part], context.rows(part))
+                    self._prefill(table, rows[part], context.rows(part))
 
-    def _prefill(self, rows: Tensor, context: Context) -> None:
+    def _prefill(self, table: Tensor, rows: Tensor, context: Context) -> None:
         """Cache the keys and values of all context frames but the last, which comes later.
 
         A row may be there several times, with the same context.
         """
         dynamics, length = self._network.dynamics, context.tokens.shape[1] - 1
-        inputs = dynamics.embed(
-            dynamics.token_table(), context.tokens[:, :-1], context.actions[:, 1:]
-        )
+        inputs = dynamics.embed(table, context.tokens[:, :-1], context.actions[:, 1:])
         valid = context.valid[:, :-1]
         # What lies before the episode's beginning is an episode of its own.
         sees = visible_past(valid.long(), self.context)

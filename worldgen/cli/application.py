@@ -63,20 +63,22 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("worldgen").setLevel(logging.DEBUG if debug else logging.INFO)
         with _loading():
-            module = importlib.import_module(f"worldgen.cli.{_module(verb, arguments)}")
+            name = _module(verb, arguments)
+            module = importlib.import_module(f"worldgen.cli.{name}")
             from worldgen.cli.arguments import parse
-        parsed = parse(module.Arguments, _named(verb, arguments), module.__doc__ or "", arguments)
+        named = verb if name == verb else f"{verb} --offline"  # as its help is asked for
+        parsed = parse(module.Arguments, named, module.__doc__ or "", arguments)
         parsed.prepare()
         module.run(parsed)
     except SystemExit as error:  # tyro's way to end after --help
         return error.code if isinstance(error.code, int) else _WRONG_ARGUMENT
     except KeyboardInterrupt:
-        how = parsed.goes_on() if parsed is not None else ""
+        how = _how_to_go_on(parsed)
         _complain("; ".join(["interrupted", *([how] if how else [])]))
         return _FAILED
     except Exception as error:
         if reader_is_gone(error):
-            how = parsed.goes_on() if parsed is not None else ""
+            how = _how_to_go_on(parsed)
             if how:
                 _complain(f"nobody reads the output any more; {how}")
             return _FAILED
@@ -94,9 +96,9 @@ def _module(verb: str, arguments: Sequence[str]) -> str:
     return "train_offline" if offline else verb
 
 
-def _named(verb: str, arguments: Sequence[str]) -> str:
-    """Name a verb as its help wants to be asked for."""
-    return f"{verb} --offline" if _module(verb, arguments) == "train_offline" else verb
+def _how_to_go_on(parsed: CommonArguments | None) -> str:
+    """Say how to go on with what was broken off; nothing where nothing was begun."""
+    return parsed.goes_on() if parsed is not None else ""
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:
@@ -119,14 +121,12 @@ def _say(text: str) -> int:
     try:
         print(text, flush=True)
     except OSError as error:
-        return _report(error)
+        return _FAILED if reader_is_gone(error) else _report(error)
     return _OK
 
 
 def _report(error: Exception) -> int:
-    """Say an error in one line, if anybody listens, and give its exit code."""
-    if reader_is_gone(error):
-        return _FAILED
+    """Say an error in one line and give its exit code."""
     if isinstance(error, WorldgenError | OSError):
         _complain(str(error))
     else:
