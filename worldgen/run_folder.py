@@ -131,6 +131,7 @@ class RunFolder:
         overwrite: bool = False,
         resume: bool = False,
         may_grow: str | None = None,
+        may_change: str | None = None,
     ) -> Self:
         """Begin a run, or go on with one.
 
@@ -143,6 +144,7 @@ class RunFolder:
             resume: Go on with the run in the folder, or begin where there is none.
             may_grow: Name of a number in `config` of which a run may be given more. What was
                 measured of it before is measured again.
+            may_change: Name of a value that may be another, with the same consequence.
 
         Raises:
             CheckpointError: If there is a run and neither `overwrite` nor `resume` is set, the
@@ -152,7 +154,7 @@ class RunFolder:
         if overwrite and resume:
             raise CheckpointError("`overwrite` and `resume` exclude each other: choose one")
         if folder._begun() and resume:
-            if folder._check_same(config, may_grow):
+            if folder._check_same(config, may_grow, may_change):
                 folder.forget_stages()
                 write_json(folder.config, config)
             folder._note_start(command, seed)
@@ -209,18 +211,19 @@ class RunFolder:
         """Whether a run left its record and its config here."""
         return self.record.is_file() and self.config.is_file()
 
-    def _check_same(self, config: Mapping[str, Any], may_grow: str | None) -> bool:
-        """Refuse another config than the run's; tell whether it has grown where it may."""
+    def _check_same(
+        self, config: Mapping[str, Any], may_grow: str | None, may_change: str | None
+    ) -> bool:
+        """Refuse another config than the run's; tell whether it has changed where it may."""
         own, new = _flat(read_json(self.config)), _flat(json.loads(json.dumps(config)))
         before, now = (values.get(may_grow or "") for values in (own, new))
         grown = isinstance(before, int) and isinstance(now, int) and now > before
         # Another environment, or dataset, has other defaults, which nobody set.
         first = ("environment", "dataset")
         names = sorted(own.keys() | new.keys(), key=lambda n: (not n.startswith(first), n))
+        changed = [name for name in names if own.get(name) != new.get(name)]
         others = [
-            name
-            for name in names
-            if own.get(name) != new.get(name) and not (name == may_grow and grown)
+            name for name in changed if name != may_change and not (name == may_grow and grown)
         ]
         if others and others[0].startswith(first):
             others = others[:1]
@@ -233,7 +236,7 @@ class RunFolder:
                 f"{self.path} was begun with {what}: resume with the same settings{hint} or "
                 "choose another folder"
             )
-        return grown
+        return bool(changed)
 
     def _clear(self, overwrite: bool) -> None:
         if not self.path.exists():

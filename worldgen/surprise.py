@@ -25,6 +25,7 @@ from torch.nn import functional
 from worldgen.data.token_dataset import TokenDataset, Windows
 from worldgen.diffusion.likelihood import likelihood_bound
 from worldgen.dynamics import Dynamics, Prediction
+from worldgen.memory import release_memory
 from worldgen.progress import Progress
 
 __all__ = [
@@ -191,7 +192,9 @@ def score_episodes(
         bar: Is told of each transition.
     """
     parts = [torch.zeros(dataset.num_frames, device=dataset.tokens.device) for _ in range(4)]
-    for windows, index in context_windows(dataset, num_codes):
+    for number, (windows, index) in enumerate(context_windows(dataset, num_codes)):
+        if number:
+            release_memory()
         nats = score_windows(dynamics, windows, num_samples, generator)
         wanted = index >= 0
         for part, values in zip(parts, nats, strict=True):

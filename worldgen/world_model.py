@@ -7,7 +7,7 @@ Classes:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -41,6 +41,9 @@ from worldgen.tokenizer import Tokenizer, TokenizerConfig
 __all__ = ["WorldModel", "WorldModelConfig"]
 
 logger = logging.getLogger(__name__)
+
+_FRAMES_AT_ONCE = 4096
+"""Frames that are laid together to be tokenized."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,12 +264,13 @@ class WorldModel:
         if not len(episodes):
             raise DatasetError("`episodes` must hold at least one episode, got none")
         paths = list(space_tools.leaves(self.observation_space))
-        frames = {
-            path: np.concatenate([episode.observations[path] for episode in episodes])
-            for path in paths
-        }
-        tokens = self.tokenizer.encode_flat(frames)
-        return TokenDataset(tokens, episodes, self.action_codec, self.config.context)
+        tokens = [
+            self.tokenizer.encode_flat(
+                {path: np.concatenate([e.observations[path] for e in part]) for path in paths}
+            )
+            for part in _parts(episodes)
+        ]
+        return TokenDataset(torch.cat(tokens), episodes, self.action_codec, self.config.context)
 
     def imagination(
         self, num_rows: int, *, sampler: SamplerConfig | None = None, seed: int = 0
@@ -542,6 +546,20 @@ class WorldModel:
         model.num_fits = folder.field("num_fits")
         model.tokenizer.refresh()
         return model
+
+
+def _parts(episodes: Sequence[Episode]) -> Iterator[list[Episode]]:
+    """Cut episodes into parts of a few thousand frames: pictures are many bytes, tokens few."""
+    part: list[Episode] = []
+    frames = 0
+    for episode in episodes:
+        part.append(episode)
+        frames += len(episode) + 1
+        if frames >= _FRAMES_AT_ONCE:
+            yield part
+            part, frames = [], 0
+    if part:
+        yield part
 
 
 def _refuse_text(space: spaces.Space[Any]) -> None:

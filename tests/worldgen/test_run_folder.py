@@ -111,6 +111,16 @@ def test_a_run_may_be_given_more_of_one_thing(tmp_path):
     assert read_json(folder.config)["seed"] == 9
 
 
+def test_one_thing_of_a_run_may_be_another(tmp_path):
+    folder = begin(tmp_path)
+    folder.finish_stage("training", {"steps": 8})
+    begin(tmp_path, resume=True, may_change="seed")
+    assert folder.stages() == {"training": {"steps": 8}}
+    begin(tmp_path, {**CONFIG, "seed": 2}, resume=True, may_change="seed")
+    assert folder.stages() == {}
+    assert read_json(folder.config)["seed"] == 2
+
+
 def test_open_wants_a_run(tmp_path):
     with pytest.raises(CheckpointError, match="must be a run folder"):
         RunFolder.open(tmp_path)

@@ -6,6 +6,7 @@ Classes:
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,10 @@ from worldgen.memory import resident_mib
 from worldgen.progress import Progress
 from worldgen.run_folder import RunFolder, read_json
 
-__all__ = ["RunCurve"]
+__all__ = ["IN_A_ROW", "RunCurve"]
+
+IN_A_ROW = 2
+"""Rounds with enough of a return before a training is stopped: one may have been luck."""
 
 _SEED = 2_000_000
 """First of the held-out seeds; those of the final judgement are others."""
@@ -40,33 +44,47 @@ class RunCurve(PhaseCallback):
         folder: Of the run.
         environment: To play in; None in an offline training, which plays in none.
         episodes: How many a round; 0 for none.
+        stop_at_return: Mean return with which the training stops; None for never.
     """
 
     def __init__(
-        self, folder: RunFolder, environment: EnvironmentSpec | None = None, episodes: int = 0
+        self,
+        folder: RunFolder,
+        environment: EnvironmentSpec | None = None,
+        episodes: int = 0,
+        stop_at_return: float | None = None,
     ) -> None:
         super().__init__()
         self._folder, self._environment, self._episodes = folder, environment, episodes
+        self._stop_at_return = stop_at_return
 
-    def _on_training_start(self) -> None:
+    def catch_up(self, agent: DreamPPO) -> None:
         """Make the entry of a round after which a run was killed before it was made."""
-        agent = self._agent
         done = [entry["round"] for entry in _entries(self._folder)]
         if agent.round and agent.phase == "collect" and agent.round not in done:
             self._note(agent)
 
-    def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> None:
-        """Play once a round is over."""
-        if phase == "dream":
-            self._note(self._agent)
+    def is_enough(self) -> bool:
+        """Say whether the newest rounds in a row brought the return with which to stop."""
+        if self._stop_at_return is None:
+            return False
+        newest = _entries(self._folder)[-IN_A_ROW:]
+        returns = [entry.get("mean_return", -math.inf) for entry in newest]
+        return len(returns) == IN_A_ROW and min(returns) >= self._stop_at_return
 
-    @property
-    def _agent(self) -> DreamPPO:
+    def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> bool:
+        """Play once a round is over; false if that was enough."""
+        if phase != "dream":
+            return True
         assert isinstance(self.model, DreamPPO)
-        return self.model
+        for name, score in self._note(self.model).items():
+            if score is not None:
+                self.logger.record(f"held_out/{name}", score)
+        return not self.is_enough()
 
-    def _note(self, agent: DreamPPO) -> None:
+    def _note(self, agent: DreamPPO) -> dict[str, float | None]:
         """Play, add the entry of the agent's newest round, and keep the agent if it is the best."""
+        scores = self._played(agent)
         numbers = {
             name: value
             for name, value in agent.round_metrics.items()
@@ -79,25 +97,22 @@ class RunCurve(PhaseCallback):
             "training_seconds": round(sum(self._folder.times().values()), 1),
             "resident_mib": resident_mib(),
             **numbers,
-            **self._played(agent),
+            **scores,
         }
         earlier = [e for e in _entries(self._folder) if e["round"] < agent.round]
         if "mean_return" in entry and _is_best(entry, earlier):
             shutil.copyfile(self._folder.agent, self._folder.best_agent)
         write_json(self._folder.curve, [*earlier, entry])
+        return scores
 
-    def _played(self, agent: DreamPPO) -> dict[str, Any]:
+    def _played(self, agent: DreamPPO) -> dict[str, float | None]:
         if self._environment is None or not self._episodes:
             return {}
         label = f"round {agent.round}: held out"
         with Progress(label, self._episodes, unit="episodes") as bar:
             result = evaluate_agent(agent, self._environment, self._episodes, seed=_SEED)
             bar.update(self._episodes, mean_return=result.mean_return)
-        scores = {"success_rate": result.success_rate, "mean_return": result.mean_return}
-        for name, score in scores.items():
-            if score is not None:
-                agent.logger.record(f"held_out/{name}", score)
-        return scores
+        return {"success_rate": result.success_rate, "mean_return": result.mean_return}
 
 
 def _entries(folder: RunFolder) -> list[dict[str, Any]]:

@@ -64,6 +64,9 @@ class Arguments(CommonArguments):
     timesteps: int | None = None
     """Real environment steps that may be used: 5,000 if nothing is said, or with --resume as many
     as before. More than before let the run go on."""
+    stop_at_return: float | None = None
+    """Stop once the mean return of the held-out episodes was this or more after two rounds in a
+    row; with --resume as before if nothing is said."""
     num_envs: int = 4
     """Real environments that are stepped side by side; 1 where vectors of reals are seen."""
     resume: Flag = False
@@ -100,12 +103,16 @@ class Arguments(CommonArguments):
         """How to make the environment."""
         return EnvironmentSpec(id=self.env, wrappers=self.wrapper)
 
-    def with_timesteps(self) -> Self:
-        """Say how many real environment steps may be used, where the user did not."""
-        own, config = None, RunFolder(self.folder).config
-        if self.timesteps is None and self.resume and config.is_file():
-            own = read_json(config).get("timesteps")
-        return replace(self, timesteps=self.timesteps or own or _TIMESTEPS)
+    def with_end(self) -> Self:
+        """Say when the training ends, where the user did not."""
+        config = RunFolder(self.folder).config
+        own = read_json(config) if self.resume and config.is_file() else {}
+        enough = self.stop_at_return
+        return replace(
+            self,
+            timesteps=self.timesteps or own.get("timesteps") or _TIMESTEPS,
+            stop_at_return=own.get("stop_at_return") if enough is None else enough,
+        )
 
     def goes_on(self) -> str:
         """Say how to go on after Ctrl-C."""
@@ -123,6 +130,7 @@ class Arguments(CommonArguments):
             "environment": self.environment.to_dict(),
             "seed": self.seed,
             "timesteps": self.timesteps,
+            "stop_at_return": self.stop_at_return,
             "num_envs": self.num_envs,
             "dream": self.dream.to_dict(),
             "model": self.model.to_dict(),
@@ -138,9 +146,14 @@ def run(arguments: Arguments) -> None:
     rule = f"be at least {arguments.num_envs}, one for each of num_envs"
     enough = arguments.timesteps is None or arguments.timesteps >= arguments.num_envs
     require(enough, "timesteps", rule, arguments.timesteps)
+    rule = "be left out where `judgement.round_episodes` is 0: no agent is played between rounds"
+    plays = arguments.judgement.round_episodes > 0
+    require(
+        plays or arguments.stop_at_return is None, "stop_at_return", rule, arguments.stop_at_return
+    )
     refuse_unused_steps(arguments.model)
     resolve_device(arguments.device)
-    arguments = arguments.with_timesteps()
+    arguments = arguments.with_end()
     from worldgen.cli.judgement import Judgement
     from worldgen.cli.training import train_agent
 
@@ -153,6 +166,7 @@ def run(arguments: Arguments) -> None:
         overwrite=arguments.overwrite,
         resume=arguments.resume,
         may_grow="timesteps",
+        may_change="stop_at_return",
     )
     print(f"run      {folder.path}", flush=True)
     agent = train_agent(folder, arguments)

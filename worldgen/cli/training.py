@@ -23,7 +23,7 @@ from worldgen.agents import DreamPPO, PhaseCallback
 from worldgen.agents.real_env import as_vec_env, policy_name
 from worldgen.checkpoint import write_atomically
 from worldgen.cli.dream_log import DreamLog
-from worldgen.cli.run_curve import RunCurve
+from worldgen.cli.run_curve import IN_A_ROW, RunCurve
 from worldgen.cli.summaries import describe_phase
 from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episodes import Episodes
@@ -52,18 +52,22 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     agent.fit_checkpoint = folder.fit_checkpoint
     if TRAINED in folder.stages():
         return agent
-    left = arguments.timesteps - agent.num_timesteps
     checkpoints = Checkpoints(folder)
-    curve = RunCurve(folder, arguments.environment, arguments.judgement.round_episodes)
+    enough = arguments.stop_at_return
+    curve = RunCurve(folder, arguments.environment, arguments.judgement.round_episodes, enough)
+    curve.catch_up(agent)
+    left = 0 if curve.is_enough() else max(0, arguments.timesteps - agent.num_timesteps)
     try:
         agent.learn(
-            max(left, 0),
+            left,
             callback=CallbackList([checkpoints, curve]),
             reset_num_timesteps=False,
             progress_bar=True,
         )
     finally:
         checkpoints.stop()
+    if curve.is_enough():
+        print(f"solved   mean return of {enough:g} or more in {IN_A_ROW} rounds in a row: it stops")
     finish_training(agent, folder)
     return agent
 

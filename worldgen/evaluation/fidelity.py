@@ -40,6 +40,7 @@ from worldgen.evaluation.report import (
 )
 from worldgen.evaluation.view_tracker import tracked_view
 from worldgen.imagination import ROWS_AT_ONCE, ImaginedStep, batches
+from worldgen.memory import release_memory
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
 from worldgen.spaces import flatten, leaves
@@ -198,7 +199,8 @@ class Measurement:
         )
 
     def _begin(self, frames: np.ndarray, *purpose: object) -> Step:
-        """Start dreams at real frames, at most `ROWS_AT_ONCE`."""
+        """Start dreams at real frames, at most `ROWS_AT_ONCE`, in what others have freed."""
+        release_memory()
         count = len(frames)
         (rows,) = (part.cpu().numpy() for part in batches(count, self.dataset.tokens.device))
         frames = frames[rows]

@@ -197,6 +197,43 @@ def test_a_finished_run_is_given_more_steps(train, command, finished, tmp_path):
     assert read(folder / "config.json")["timesteps"] == 144
 
 
+def test_a_training_stops_once_two_rounds_in_a_row_bring_enough(train, finished, tmp_path):
+    folder = tmp_path / "run"
+    longer = ("--timesteps", 192, "--stop-at-return")
+    ended = train(folder, *longer, -1.0)
+    assert ended.code == 0, ended.err
+    assert "solved   mean return of -1 or more in 2 rounds in a row" in ended.out
+    assert read(folder / "report.json")["real_environment_steps"] == 96
+    assert comparable(read(folder / "curve.json")) == comparable(read(finished[0] / "curve.json"))
+    again = train(folder, "--timesteps", 192, "--resume")
+    assert again.code == 0, again.err
+    assert "nothing is left to do" in again.out
+    assert read(folder / "config.json")["stop_at_return"] == -1
+    best = 2 * max(entry["mean_return"] for entry in read(folder / "curve.json")) + 1
+    assert train(folder, *longer, best, "--resume").code == 0  # which nobody can reach
+    assert read(folder / "report.json")["real_environment_steps"] == 192
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_run_that_is_killed_as_it_has_enough_stops_too(train, tmp_path, monkeypatch, after):
+    options = (tmp_path / "run", "--timesteps", 144, "--stop-at-return", -1)
+    with monkeypatch.context() as patch:
+        kill_at(patch, RunCurve, "_played", 2, after=after)
+        with pytest.raises(Killed):
+            train(*options)
+    ended = train(*options, "--resume")
+    assert ended.code == 0, ended.err
+    report = read(tmp_path / "run" / "report.json")
+    assert (report["real_environment_steps"], report["imagined_environment_steps"]) == (96, 128)
+
+
+def test_nothing_stops_a_training_that_nobody_watches(train, tmp_path):
+    options = ("--stop-at-return", 0.5, "--judgement.round-episodes", 0)
+    ended = train(tmp_path / "run", *options)
+    assert ended.code == 2
+    assert "`stop_at_return` must be left out where `judgement.round_episodes` is 0" in ended.err
+
+
 @pytest.mark.parametrize("device", ["abacus", "cuda:77"])
 def test_a_device_that_is_not_there_is_named_before_anything_is_written(train, tmp_path, device):
     ended = train(tmp_path / "run", "--device", device)
