@@ -55,7 +55,7 @@ test-all: $(STAMP) ## Run the tests, the slow ones too
 
 demo: $(STAMP) ## Train an agent in the dream of MiniGrid-DoorKey-5x5 and film it
 	$(BIN)/worldgen train MiniGrid-DoorKey-5x5-v0 --run runs/demo --overwrite \
-		--timesteps 5000 --judgement.compare-ppo
+		--timesteps 8000 --stop-at-return 0.9 --judgement.compare-ppo
 
 bench: $(STAMP) ## Run every benchmark
 	@for program in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$program || exit; done

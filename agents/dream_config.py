@@ -54,7 +54,8 @@ class DreamConfig(Config):
     yet trained on, were right; 0 lets them go on to `horizon`. The shares are logged either way."""
     novelty: float = 0.03
     """Weight of the bonus in dreams for tokens that few real episodes have shown, and for actions
-    that few have tried in front of them; see `silent_novelty` too."""
+    that few have tried in front of them; see `silent_novelty` too. It is a share of how much better
+    than the usual reward the best real one was, and the bonus itself as long as none was better."""
     silent_novelty: float = 0.0
     """Weight of that bonus, in place of `novelty`, as long as the real rewards say nothing: none
     was better than the usual one (where they are all different, by over this weight), and no

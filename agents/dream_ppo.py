@@ -29,6 +29,7 @@ from worldgen.agents.dream_config import DreamConfig, refuse_model_steps
 from worldgen.agents.dream_defaults import DreamDefaults, dream_defaults, observation_space_of
 from worldgen.agents.dream_training import (
     DreamProgress,
+    best_gain,
     is_paid,
     shrink_logits,
     train_in_dream,
@@ -340,7 +341,7 @@ class DreamPPO(RememberingPPO):
         at_round_start = self.num_timesteps - self._round_timesteps
         self._update_current_progress_remaining(at_round_start, max(1, self._total_timesteps))
         silent = self._silent_novelty()
-        weight = silent or self.config.novelty
+        weight = silent or self._novelty()
         dream = ImaginedVecEnv(
             self.world_model,
             self.config.dream_envs,
@@ -384,6 +385,15 @@ class DreamPPO(RememberingPPO):
         if weight and not self._is_paid:
             self._is_paid = is_paid(self.episodes, weight)
         return weight if self._round_timesteps and not self._is_paid else 0.0
+
+    def _novelty(self) -> float:
+        """Give the weight of the bonus in the reward's own units.
+
+        A goal that was reached late brought little. With a bonus of a fixed size an agent would
+        rather look at what is rare than go there.
+        """
+        gain = best_gain(self.episodes) if self.config.novelty else 0.0
+        return self.config.novelty * (gain or 1.0)
 
     def _learn_from_real(self, dream: ImaginedVecEnv) -> dict[str, float]:
         """Train on what the policy did in this round; in the first one it did nothing."""

@@ -10,6 +10,7 @@ Functions:
     whole_rollouts: rounds a number of steps up.
     training_means: what SB3 logged of a learner's updates.
     is_paid: whether real rewards tell what to do.
+    best_gain: how much better than usual a real reward was.
     shrink_logits: let a policy try again what it gave up.
 """
 
@@ -40,6 +41,7 @@ from worldgen.progress import Progress
 __all__ = [
     "DreamProgress",
     "MemoryRelease",
+    "best_gain",
     "is_paid",
     "learner_for",
     "shrink_logits",
@@ -177,14 +179,23 @@ def is_paid(episodes: Sequence[Episode], least: float) -> bool:
     if not episodes:
         return False
     rewards = np.concatenate([episode.rewards for episode in episodes])
-    usual = float(np.median(rewards))
-    above = float(rewards.max()) - usual
+    usual, above = float(np.median(rewards)), best_gain(episodes)
     if above > (0 if np.mean(rewards == usual) >= 0.5 else least):
         return True
     last = [float(episode.rewards[-1]) for episode in episodes if episode.terminated[-1]]
     if usual < 0:
         return any(reward >= usual for reward in last)
     return usual > 0 and bool(last)
+
+
+def best_gain(episodes: Sequence[Episode]) -> float:
+    """Give how much better than the usual reward, the median, the best real one was.
+
+    Args:
+        episodes: The real ones, at least one.
+    """
+    rewards = np.concatenate([episode.rewards for episode in episodes])
+    return float(rewards.max()) - float(np.median(rewards))
 
 
 def shrink_logits(policy: ActorCriticPolicy, factor: float) -> bool:

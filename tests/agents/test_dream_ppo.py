@@ -30,7 +30,7 @@ from tests.agents.small_agents import (
 )
 from worldgen import EnvironmentSpec, Episode, Episodes, WorldModelConfig
 from worldgen.agents import DreamConfig, DreamPPO, PhaseCallback, SymbolicExtractor, train_offline
-from worldgen.agents.dream_training import is_paid
+from worldgen.agents.dream_training import best_gain, is_paid
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.envs import ImaginedVecEnv
 from worldgen.errors import ConfigError, DatasetError, EnvironmentIdError, SpaceError
@@ -424,6 +424,32 @@ def test_there_is_a_bonus_each_time_until_rewards_say_something(env_id, paid, bo
     agent = make_agent(env_id, silent_novelty=0.3, novelty=0.01, n_envs=2).learn(96)
     assert bonuses == [(0.01, False) if paid else (0.3, True)] * 2
     assert "dream/ep_bonus_mean" in agent.round_metrics
+
+
+@pytest.mark.parametrize(
+    ("episodes", "gain"),
+    [
+        ([an_episode([0.0] * 9)], 0.0),
+        ([an_episode([0.0] * 9 + [0.25])], 0.25),
+        ([an_episode([-1.0] * 9 + [-10.0, 20.0])], 21.0),
+        ([an_episode([-1.0] * 9 + [-100.0])], 0.0),
+    ],
+)
+def test_how_much_better_than_usual_a_reward_was(episodes, gain):
+    assert best_gain(episodes) == gain
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_the_bonus_is_a_share_of_the_best_gain(scale, bonuses):
+    """So that a goal which brings little, or much, is worth as much beside what is rare."""
+
+    class Paid(gym.Wrapper):
+        def step(self, action):
+            observation, _, terminated, truncated, info = self.env.step(action)
+            return observation, scale if action == 0 else 0.0, terminated, truncated, info
+
+    make_agent(lambda: Paid(gym.make(GRID)), novelty=0.5).learn(64)
+    assert bonuses == [(pytest.approx(0.5 * scale), False)]
 
 
 def test_nobody_is_paid_each_time_for_what_nobody_collects(bonuses):
