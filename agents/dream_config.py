@@ -38,6 +38,10 @@ class DreamConfig(Config):
     """Gradient steps of the dynamics in the first fit."""
     model_steps_per_round: int = 100
     """Gradient steps of the dynamics in each later fit."""
+    doubted_model_steps: int = 400
+    """Gradient steps of the dynamics, if they are more, in a fit after a round in which dreams of
+    the policy's newest real moments brought more than reality did: by over a quarter of how much
+    better than the usual reward the best real one was. 0 for no difference, and no such dreams."""
     initial_dream_steps: int = 20_000
     """Imagined environment steps of the first dream, all worlds together; rounded up to whole
     PPO rollouts of `n_steps * dream_envs`."""
@@ -123,6 +127,7 @@ class DreamConfig(Config):
             "tokenizer_steps",
             "initial_model_steps",
             "model_steps_per_round",
+            "doubted_model_steps",
             "initial_dream_steps",
             "dream_steps_per_round",
             "stuck_dream_steps",

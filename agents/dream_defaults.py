@@ -49,8 +49,8 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
     that a round sees how a long episode ends. A bonus for novelty would be in the way where rewards
     come with every step, so there is one only as long as they say nothing, as on MountainCar before
     its goal was found. Nothing is done about such a policy when it seems stuck (`logit_shrink`,
-    `stuck_gamma`, `stuck_dream_steps`): the mean of a round's few long episodes says little about
-    whether it is.
+    `stuck_gamma`, `stuck_dream_steps`), nor about its model (`doubted_model_steps`): the mean of a
+    round's few long episodes says little about whether it is.
 
     Numbers of states alone, as FrozenLake and CliffWalking show, mostly come from worlds of chance,
     so that reward and termination are read off the next frame too; and some of these worlds let
@@ -82,7 +82,9 @@ def dream_defaults(space: spaces.Space[Any], *, offline: bool = False) -> DreamD
             silent_novelty=_SILENT_NOVELTY,
             fresh_rounds=False,
         )
-    loop = replace(loop, logit_shrink=1.0, stuck_gamma=1.0, stuck_dream_steps=0)
+    loop = replace(
+        loop, logit_shrink=1.0, stuck_gamma=1.0, stuck_dream_steps=0, doubted_model_steps=0
+    )
     model = replay_model_config(space)
     return DreamDefaults(
         replace(loop, horizon=64, n_epochs=10, gamma=0.99, ent_coef=0.0),

@@ -35,7 +35,12 @@ from worldgen.agents.dream_training import (
     train_in_dream,
     whole_rollouts,
 )
-from worldgen.agents.dream_trust import foreseen, trusted_horizon
+from worldgen.agents.dream_trust import (
+    dreamt_returns,
+    foreseen,
+    returns_ahead,
+    trusted_horizon,
+)
 from worldgen.agents.extractors import SymbolicExtractor, standardise_numbers
 from worldgen.agents.real_update import train_on_real
 from worldgen.agents.remembering_ppo import RememberingPPO, policy_with_memory
@@ -54,6 +59,8 @@ __all__ = ["DreamPPO"]
 
 _CHECKPOINT_EVERY = 100
 """Gradient steps of the world model between two writes of `fit_checkpoint`."""
+_PROMISE = 0.25
+"""How much more than reality a dream may bring, as a share of the best real gain."""
 
 
 class DreamPPO(RememberingPPO):
@@ -150,6 +157,7 @@ class DreamPPO(RememberingPPO):
         self.dream_horizon = self.config.horizon
         self._returns, self._noted_round = RoundReturns(), -1
         self._is_paid = False  # whether real rewards have said something
+        self._doubts_model = False  # whether its dreams promise more than reality keeps
         self._far_gamma: float | None = None  # what `gamma` was before the policy was stuck
         self._show_progress = False
         self.fit_checkpoint: pathlib.Path | None = None
@@ -305,8 +313,29 @@ class DreamPPO(RememberingPPO):
         )
         metrics = {f"unseen/right_after_{horizon}": share for horizon, share in right.items()}
         metrics["dream/horizon"] = float(self.dream_horizon)
+        metrics |= self._measure_promise()
         self._record(metrics)
         return metrics
+
+    def _measure_promise(self) -> dict[str, float]:
+        """Dream on from the newest real moments: a model is doubted that promises too much.
+
+        An agent that does not get on in reality may get on in its dream wherever that is wrong, and
+        would never learn what to do about it.
+        """
+        config, newest = self.config, self._newest()
+        brought = returns_ahead(newest, config.horizon)
+        if config.doubted_model_steps <= config.model_steps_per_round or not len(brought):
+            return {}
+        dream = self._dream(newest, config.horizon, "promise")
+        dreamt = float(dreamt_returns(self.policy, dream).mean())
+        real, gain = float(brought.mean()), best_gain(self.episodes)
+        self._doubts_model = gain > 0 and dreamt - real > _PROMISE * gain
+        return {
+            "unseen/real_return": real,
+            "unseen/dreamt_return": dreamt,
+            "unseen/doubted": float(self._doubts_model),
+        }
 
     def _seed_rows(self, env: VecEnv) -> None:
         env.seed(derived_seed(self._entropy, "rows", self.num_timesteps) % 2**31)
@@ -319,17 +348,19 @@ class DreamPPO(RememberingPPO):
         self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
 
     def _fit_phase(self) -> dict[str, float]:
-        first = self.round == 0
+        first, config = self.round == 0, self.config
+        steps = config.initial_model_steps if first else config.model_steps_per_round
+        if self._doubts_model:
+            steps = max(steps, config.doubted_model_steps)
         result = self.world_model.fit(
             self.episodes,
-            tokenizer_steps=self.config.tokenizer_steps,
-            dynamics_steps=self.config.initial_model_steps
-            if first
-            else self.config.model_steps_per_round,
+            tokenizer_steps=config.tokenizer_steps,
+            dynamics_steps=steps,
             progress=self._show_progress,
             checkpoint=self.fit_checkpoint,
             checkpoint_every=_CHECKPOINT_EVERY,
         )
+        self._doubts_model = False
         if first:
             standardise_numbers(self.policy, self.episodes)
         self._record({f"model/{name}": value for name, value in result.metrics.items()})
@@ -342,16 +373,13 @@ class DreamPPO(RememberingPPO):
         self._update_current_progress_remaining(at_round_start, max(1, self._total_timesteps))
         silent = self._silent_novelty()
         weight = silent or self._novelty()
-        dream = ImaginedVecEnv(
-            self.world_model,
-            self.config.dream_envs,
+        dream = self._dream(
+            self.episodes,
             self.dream_horizon,
-            starts=self.episodes,
+            "dream",
             novelty=weight,
             novelty_repeats=silent > 0,
             start_config=self.config.starts,
-            memory=self.config.memory,
-            seed=derived_seed(self._entropy, "dream", self.round),
         )
         from_real = self._learn_from_real(dream)
         tries_again = self._tries_again()
@@ -374,6 +402,20 @@ class DreamPPO(RememberingPPO):
         }
         self._record(metrics)
         return metrics
+
+    def _dream(
+        self, starts: Episodes, horizon: int, purpose: str, **settings: Any
+    ) -> ImaginedVecEnv:
+        """Make this round's dreams for a purpose, which has random numbers of its own."""
+        return ImaginedVecEnv(
+            self.world_model,
+            self.config.dream_envs,
+            horizon,
+            starts=starts,
+            memory=self.config.memory,
+            seed=derived_seed(self._entropy, purpose, self.round),
+            **settings,
+        )
 
     def _silent_novelty(self) -> float:
         """Give the weight of the bonus as long as real rewards say nothing, else 0.

@@ -3,20 +3,28 @@
 Functions:
     foreseen: shares of dreams of new episodes that are right, by horizon.
     trusted_horizon: the length of dreams that these shares allow.
+    returns_ahead: what real episodes brought within a horizon.
+    dreamt_returns: what a policy dreams of getting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import numpy as np
+from stable_baselines3.common.policies import BasePolicy
+
+from worldgen.data.episode import Episode
 from worldgen.data.episodes import Episodes
+from worldgen.envs import ImaginedVecEnv
 from worldgen.evaluation.fidelity import Measurement
 from worldgen.evaluation.moments import choose_starts
 from worldgen.evaluation.report import HorizonFidelity
 from worldgen.progress import Progress
 from worldgen.world_model import WorldModel
 
-__all__ = ["foreseen", "trusted_horizon"]
+__all__ = ["dreamt_returns", "foreseen", "returns_ahead", "trusted_horizon"]
 
 _DREAMS = 32
 
@@ -70,3 +78,46 @@ def trusted_horizon(right: Mapping[int, float], longest: int, least: float, shor
             return max(trusted, shortest)
         trusted = horizon
     return longest
+
+
+def returns_ahead(episodes: Iterable[Episode], horizon: int) -> np.ndarray:
+    """Give what the next `horizon` environment steps brought, for each moment that it is known of.
+
+    It is known where the episode goes on that long, or terminates before.
+
+    Args:
+        episodes: Real ones.
+        horizon: At least 1.
+
+    Returns:
+        Undiscounted sums of rewards (N,) float64.
+    """
+    sums = [np.zeros(0)]
+    for episode in episodes:
+        so_far = np.concatenate([[0.0], np.cumsum(episode.rewards, dtype=np.float64)])
+        then = np.minimum(np.arange(len(episode)) + horizon, len(episode))
+        ahead = so_far[then] - so_far[:-1]
+        sums.append(
+            ahead if episode.terminated[-1] else ahead[: max(0, len(episode) - horizon + 1)]
+        )
+    return np.concatenate(sums)
+
+
+def dreamt_returns(policy: BasePolicy, dream: ImaginedVecEnv) -> np.ndarray:
+    """Let a policy act in one dream of each row, up to its end; actions are sampled.
+
+    Args:
+        policy: Sees what `dream` shows.
+        dream: Whose rewards count, so without a bonus.
+
+    Returns:
+        Undiscounted sums of rewards (rows,) float64.
+    """
+    observations: Any = dream.reset()
+    returns, going = np.zeros(dream.num_envs), np.ones(dream.num_envs, dtype=bool)
+    while going.any():
+        actions, _ = policy.predict(observations, deterministic=False)
+        observations, rewards, dones, _ = dream.step(actions)
+        returns += np.where(going, rewards, 0.0)
+        going &= ~dones
+    return returns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,12 +13,14 @@ from tests.agents.small_agents import (
     GRID,
     VECTOR,
     Diary,
+    gone_on_with,
     make_agent,
     some_episodes,
     some_model,
 )
-from worldgen import WorldModel, collect
-from worldgen.agents.dream_trust import foreseen, trusted_horizon
+from worldgen import Episode, WorldModel, collect
+from worldgen.agents import PhaseCallback, train_offline
+from worldgen.agents.dream_trust import dreamt_returns, foreseen, returns_ahead, trusted_horizon
 from worldgen.errors import ConfigError
 
 
@@ -72,3 +76,148 @@ def test_without_a_least_share_dreams_keep_their_horizon():
 def test_the_least_share_is_a_share():
     with pytest.raises(ConfigError, match=r"`least_right` must be in \[0, 1\], got 2"):
         make_agent(least_right=2)
+
+
+def an_episode(rewards, terminated=False):
+    count = len(rewards)
+    ends = np.zeros(count, bool)
+    ends[-1] = terminated
+    return Episode(
+        observations={"observation": np.zeros((count + 1, 1), np.float32)},
+        actions=np.zeros(count, np.int64),
+        rewards=np.array(rewards, np.float32),
+        terminated=ends,
+        truncated=np.zeros(count, bool),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rewards", "terminated", "horizon", "ahead"),
+    [
+        ([1, 2, 4, 8], False, 2, [3, 6, 12]),
+        ([1, 2, 4, 8], True, 2, [3, 6, 12, 8]),
+        ([1, 2, 4, 8], False, 4, [15]),
+        ([1, 2, 4, 8], False, 5, []),
+        ([1, 2, 4, 8], True, 5, [15, 14, 12, 8]),
+        ([1], False, 1, [1]),
+    ],
+)
+def test_what_real_moments_brought_is_known_as_far_as_episodes_go(
+    rewards, terminated, horizon, ahead
+):
+    episode = an_episode(rewards, terminated)
+    assert returns_ahead([episode], horizon).tolist() == ahead
+    assert returns_ahead([episode, episode], horizon).tolist() == 2 * ahead
+    assert returns_ahead([], horizon).tolist() == []
+
+
+class Countdown:
+    """Rows that pay 1 a step and end after 1, 2, 3 steps, and begin again."""
+
+    num_envs = 3
+
+    def reset(self):
+        self.left = np.array([1, 2, 3])
+        return np.zeros((3, 1), np.float32)
+
+    def step(self, actions):
+        assert actions.tolist() == [7, 7, 7]
+        self.left -= 1
+        dones = self.left == 0
+        self.left[dones] = 5
+        return np.zeros((3, 1), np.float32), np.ones(3, np.float32), dones, [{}] * 3
+
+
+class Sevens:
+    def predict(self, observations, deterministic):
+        assert not deterministic
+        return np.full(len(observations), 7), None
+
+
+def test_one_dream_of_each_row_counts():
+    assert dreamt_returns(Sevens(), Countdown()).tolist() == [1, 2, 3]
+
+
+@pytest.fixture
+def promised(monkeypatch):
+    """Let dreams promise what is asked for; gives the gradient steps of each fit."""
+    fitted = []
+    fit = WorldModel.fit
+
+    def noted(self, *args, **kwargs):
+        fitted.append(kwargs["dynamics_steps"])
+        return fit(self, *args, **kwargs)
+
+    def promise(much):
+        monkeypatch.setattr(
+            "worldgen.agents.dream_ppo.dreamt_returns", lambda policy, dream: np.full(4, much)
+        )
+        return fitted
+
+    monkeypatch.setattr(WorldModel, "fit", noted)
+    return promise
+
+
+class Paid(gym.Wrapper):
+    """Action 0 is paid, so that what is usual is not to be."""
+
+    def __init__(self, pay=2.0):
+        super().__init__(gym.make(GRID))
+        self._pay = pay
+
+    def step(self, action):
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return observation, self._pay if action == 0 else 0.0, terminated, truncated, info
+
+
+STEPS = {"initial_model_steps": 3, "model_steps_per_round": 2, "doubted_model_steps": 4}
+
+
+def test_a_model_that_promises_too_much_is_fitted_longer(promised):
+    fitted, diary = promised(1e6), Diary()
+    agent = make_agent(Paid, horizon=4, **STEPS)
+    agent.learn(128, callback=diary)
+    assert fitted == [3, 4, 4]
+    first, second, _ = (
+        m for phase, m in zip(diary.phases, diary.metrics, strict=True) if phase == "collect"
+    )
+    assert not any(name.startswith("unseen/") for name in first)
+    assert (second["unseen/doubted"], second["unseen/dreamt_return"]) == (1, 1e6)
+    assert 0 < second["unseen/real_return"] < 8
+    assert train_offline(agent, 1).round == 4
+    assert fitted == [3, 4, 4, 2]  # what was doubted before is forgotten
+
+
+@pytest.mark.parametrize(
+    ("much", "fields", "pay"),
+    [
+        (0.0, {}, 2.0),
+        (1e6, {"doubted_model_steps": 0}, 2.0),
+        (1e6, {"doubted_model_steps": 1}, 2.0),
+        (1e6, {}, 0.0),  # nothing is better than usual: there is no measure
+    ],
+)
+def test_other_models_are_not(promised, much, fields, pay):
+    fitted = promised(much)
+    make_agent(lambda: Paid(pay), horizon=4, **{**STEPS, **fields}).learn(128)
+    assert fitted == [3, 2, 2]
+
+
+def test_an_agent_knows_after_loading_that_its_model_is_doubted(promised, tmp_path):
+    class Stop(PhaseCallback):
+        def on_phase_end(self, phase, metrics):
+            return phase != "collect" or self.model.round == 0
+
+    fitted = promised(1e6)
+    agent = make_agent(Paid, horizon=4, **STEPS)
+    agent.learn(128, callback=Stop())
+    assert fitted == [3]
+    gone_on_with(agent, tmp_path / "agent.zip", 96)
+    assert fitted == [3, 4]
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_dreams_of_the_newest_moments_are_compared_with_what_came(memory):
+    agent = make_agent(horizon=4, memory=memory, **STEPS).learn(128)
+    real, dreamt = (agent.round_metrics[f"unseen/{name}_return"] for name in ("real", "dreamt"))
+    assert np.isfinite([real, dreamt]).all()
