@@ -56,7 +56,7 @@ class DreamConfig(Config):
     least_right: float = 0.0
     """Dreams end where fewer of the model's dreams of the newest real episodes, which it was not
     yet trained on, were right; 0 lets them go on to `horizon`. The shares are logged either way."""
-    novelty: float = 0.03
+    novelty: float = 0.05
     """Weight of the bonus in dreams for tokens that few real episodes have shown, and for actions
     that few have tried in front of them; see `silent_novelty` too. It is a share of how much better
     than the usual reward the best real one was, and the bonus itself as long as none was better."""

@@ -24,6 +24,7 @@ from worldgen.dynamics_training_config import DynamicsTrainingConfig
 from worldgen.fit_checkpoint import STATE_ERRORS, FitCheckpoint
 from worldgen.fit_log import FitLog
 from worldgen.interrupts import PostponedInterrupt
+from worldgen.memory import release_memory
 from worldgen.progress import Progress
 from worldgen.remote_training import RemoteTrainer
 
@@ -118,6 +119,7 @@ def _make_steps(fit: DynamicsFit, trainer: DynamicsTrainer | RemoteTrainer) -> N
                 recalled = trainer.recall()
                 fit.log.write({f"dynamics/{name}": part for name, part in recalled.items()})
                 bar.update(0, **recalled)
+                release_memory()
             bar.update(1)
             is_due = trainer.is_finished or trainer.gradient_step % fit.checkpoint_every == 0
             if is_due or interrupt.pending:

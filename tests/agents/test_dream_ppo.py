@@ -242,7 +242,7 @@ def test_learn_again_counts_anew_or_goes_on():
 
 
 def test_only_the_first_collection_acts_at_random(monkeypatch):
-    agent = make_agent()
+    agent = make_agent(doubted_model_steps=0)
     asked = []
     predict = agent.policy.predict
 
