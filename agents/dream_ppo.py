@@ -50,7 +50,7 @@ from worldgen.data.environment import EnvLike
 from worldgen.data.episodes import Episodes
 from worldgen.device import resolve_device
 from worldgen.envs import ImaginedVecEnv
-from worldgen.memory import release_all_memory
+from worldgen.memory import release_memory
 from worldgen.progress import Progress
 from worldgen.seeding import derived_seed
 from worldgen.world_model import WorldModel, WorldModelConfig
@@ -276,9 +276,9 @@ class DreamPPO(RememberingPPO):
             metrics = self._dream_phase()
             self.phase, self.round, self._round_timesteps = "collect", self.round + 1, 0
         self.round_metrics = {**({} if phase == "collect" else self.round_metrics), **metrics}
-        release_all_memory()
+        release_memory()
         results = [observer.on_phase_end(phase, metrics) for observer in observers]
-        release_all_memory()
+        release_memory()
         return all(result is not False for result in results)
 
     def _collect_phase(self, callback: BaseCallback) -> dict[str, float] | None:

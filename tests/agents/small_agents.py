@@ -29,6 +29,7 @@ SHORT = {
     "tokenizer_steps": 10,
     "initial_model_steps": 3,
     "model_steps_per_round": 2,
+    "doubted_model_steps": 0,
     "initial_dream_steps": 32,
     "dream_steps_per_round": 32,
     "dream_envs": 8,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import weakref
 
 import pytest
 import torch
 
-from worldgen.memory import release_all_memory, release_memory, resident_mib
+from worldgen.memory import release_memory, resident_mib
 
 
 def resident() -> float:
@@ -29,20 +28,3 @@ def test_freed_tensors_do_not_stay_with_the_process():
     freed.clear()
     release_memory()
     assert resident() - before < grown / 4
-
-
-def test_what_only_itself_refers_to_is_freed():
-    class Algorithm:
-        def __init__(self) -> None:
-            self.callback = Callback(self)
-
-    class Callback:
-        def __init__(self, model: Algorithm) -> None:
-            self.model = model
-
-    algorithm = Algorithm()
-    seen = weakref.ref(algorithm)
-    del algorithm
-    assert seen() is not None
-    release_all_memory()
-    assert seen() is None

@@ -22,7 +22,7 @@ from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episode import Episode
 from worldgen.data.episodes import Episodes
 from worldgen.evaluation import FidelityReport, best_moment, dream_film, evaluate
-from worldgen.memory import release_all_memory
+from worldgen.memory import release_memory
 from worldgen.progress import Progress
 from worldgen.run_folder import RunFolder
 
@@ -56,7 +56,7 @@ class Stages:
         if name in self._folder.stages():
             return
         began = time.perf_counter()
-        release_all_memory()
+        release_memory()
         try:
             result, summary = work()
         finally:  # Time that was spent was spent, whether Ctrl-C came or not.

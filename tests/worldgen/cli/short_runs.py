@@ -8,6 +8,7 @@ DREAM = [
     "--dream.tokenizer-steps=20",
     "--dream.initial-model-steps=3",
     "--dream.model-steps-per-round=2",
+    "--dream.doubted-model-steps=3",
     "--dream.initial-dream-steps=64",
     "--dream.dream-steps-per-round=64",
     "--dream.dream-envs=8",
