@@ -59,7 +59,7 @@ class DreamConfig(Config):
     novelty: float = 0.05
     """Weight of the bonus in dreams for tokens that few real episodes have shown, and for actions
     that few have tried in front of them; see `silent_novelty` too. It is a share of how much better
-    than the usual reward the best real one was, and the bonus itself as long as none was better."""
+    than the usual reward the best real one was, or of 1 as long as none was better."""
     silent_novelty: float = 0.0
     """Weight of that bonus, in place of `novelty`, as long as the real rewards say nothing: none
     was better than the usual one (where they are all different, by over this weight), and no

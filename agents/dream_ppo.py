@@ -247,10 +247,12 @@ class DreamPPO(RememberingPPO):
         self._show_progress = progress_bar
         callback.on_training_start(locals(), globals())
         while self.phase != "collect" or total_timesteps - self.num_timesteps >= env.num_envs:
-            if not self._run_phase(callback):
-                break
-            if self.phase == "collect" and log_interval and self.round % log_interval == 0:
+            done = self.round
+            goes_on = self._run_phase(callback)
+            if self.round > done and log_interval and self.round % log_interval == 0:
                 self.dump_logs(self.round)
+            if not goes_on:
+                break
         callback.on_training_end()
         return self
 

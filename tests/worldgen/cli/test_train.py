@@ -205,6 +205,12 @@ def test_a_training_stops_once_two_rounds_in_a_row_bring_enough(train, finished,
     assert "solved   mean return of -1 or more in 2 rounds in a row" in ended.out
     assert read(folder / "report.json")["real_environment_steps"] == 96
     assert comparable(read(folder / "curve.json")) == comparable(read(finished[0] / "curve.json"))
+    logged = []
+    for events in (folder / "tensorboard").rglob("events.out.tfevents.*"):
+        accumulator = EventAccumulator(str(events)).Reload()
+        if "held_out/mean_return" in accumulator.Tags()["scalars"]:
+            logged += [point.step for point in accumulator.Scalars("held_out/mean_return")]
+    assert logged == [48, 96]  # the last one, too
     again = train(folder, "--timesteps", 192, "--resume")
     assert again.code == 0, again.err
     assert "nothing is left to do" in again.out
