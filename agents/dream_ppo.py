@@ -309,25 +309,28 @@ class DreamPPO(RememberingPPO):
         if not self.round or not self._round_timesteps:
             return {}
         seed = derived_seed(self._entropy, "foresee", self.round)
-        right = foreseen(self.world_model, self._newest(), longest, seed)
+        newest = self._newest()
+        right = foreseen(self.world_model, newest, longest, seed)
         self.dream_horizon = trusted_horizon(
             right, longest, config.least_right, min(config.shortest_horizon, longest)
         )
         metrics = {f"unseen/right_after_{horizon}": share for horizon, share in right.items()}
         metrics["dream/horizon"] = float(self.dream_horizon)
-        metrics |= self._measure_promise()
+        metrics |= self._measure_promise(newest)
         self._record(metrics)
         return metrics
 
-    def _measure_promise(self) -> dict[str, float]:
+    def _measure_promise(self, newest: Episodes) -> dict[str, float]:
         """Dream on from the newest real moments: a model is doubted that promises too much.
 
         An agent that does not get on in reality may get on in its dream wherever that is wrong, and
         would never learn what to do about it.
         """
-        config, newest = self.config, self._newest()
+        config = self.config
+        if config.doubted_model_steps <= config.model_steps_per_round:
+            return {}
         brought = returns_ahead(newest, config.horizon)
-        if config.doubted_model_steps <= config.model_steps_per_round or not len(brought):
+        if not len(brought):
             return {}
         dream = self._dream(newest, config.horizon, "promise")
         dreamt = float(dreamt_returns(self.policy, dream).mean())

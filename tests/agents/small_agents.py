@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
+import numpy as np
 import torch
 import worlds  # registers the ids
 
-from worldgen import Episodes, WorldModel, WorldModelConfig, collect
+from worldgen import Episode, Episodes, WorldModel, WorldModelConfig, collect
 from worldgen.agents import DreamPPO, PhaseCallback
 from worldgen.dynamics import DynamicsConfig
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
@@ -58,6 +61,31 @@ def some_model(env_id: str = GRID) -> WorldModel:
     model = WorldModel.for_env(env_id, config=TINY, seed=0, device="cpu")
     model.fit(some_episodes(env_id), tokenizer_steps=20, dynamics_steps=3, progress=False)
     return model
+
+
+def an_episode(rewards: Sequence[float], terminated: bool = False) -> Episode:
+    count = len(rewards)
+    ends = np.zeros(count, bool)
+    ends[-1] = terminated
+    return Episode(
+        observations={"observation": np.zeros((count + 1, 1), np.float32)},
+        actions=np.zeros(count, np.int64),
+        rewards=np.array(rewards, np.float32),
+        terminated=ends,
+        truncated=np.zeros(count, bool),
+    )
+
+
+class Paid(gym.Wrapper[Any, Any, Any, Any]):
+    """Action 0 is paid, so that what is usual is not to be."""
+
+    def __init__(self, pay: float = 2.0) -> None:
+        super().__init__(gym.make(GRID))
+        self._pay = pay
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return observation, self._pay if action == 0 else 0.0, terminated, truncated, info
 
 
 def weights(agent: DreamPPO) -> dict[str, torch.Tensor]:

@@ -23,13 +23,15 @@ from tests.agents.small_agents import (
     IMAGE,
     VECTOR,
     Diary,
+    Paid,
+    an_episode,
     assert_equal_weights,
     make_agent,
     some_episodes,
     some_model,
     weights,
 )
-from worldgen import EnvironmentSpec, Episode, Episodes, WorldModelConfig
+from worldgen import EnvironmentSpec, Episodes, WorldModelConfig
 from worldgen.agents import DreamConfig, DreamPPO, PhaseCallback, SymbolicExtractor, train_offline
 from worldgen.agents.dream_training import best_gain, is_paid
 from worldgen.dynamics_training_config import DynamicsTrainingConfig
@@ -352,19 +354,6 @@ def test_set_env_goes_on_in_another_environment():
         agent.set_env(VECTOR)
 
 
-def an_episode(rewards, terminated=False):
-    count = len(rewards)
-    ends = np.zeros(count, bool)
-    ends[-1] = terminated
-    return Episode(
-        observations={"observation": np.zeros((count + 1, 1), np.float32)},
-        actions=np.zeros(count, np.int64),
-        rewards=np.array(rewards, np.float32),
-        terminated=ends,
-        truncated=np.zeros(count, bool),
-    )
-
-
 def over(rewards):
     return an_episode(rewards, terminated=True)
 
@@ -444,12 +433,7 @@ def test_how_much_better_than_usual_a_reward_was(episodes, gain):
 def test_the_bonus_is_a_share_of_the_best_gain(scale, bonuses):
     """So that a goal which brings little, or much, is worth as much beside what is rare."""
 
-    class Paid(gym.Wrapper):
-        def step(self, action):
-            observation, _, terminated, truncated, info = self.env.step(action)
-            return observation, scale if action == 0 else 0.0, terminated, truncated, info
-
-    make_agent(lambda: Paid(gym.make(GRID)), novelty=0.5).learn(64)
+    make_agent(lambda: Paid(scale), novelty=0.5).learn(64)
     assert bonuses == [(pytest.approx(0.5 * scale), False)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,12 +12,14 @@ from tests.agents.small_agents import (
     GRID,
     VECTOR,
     Diary,
+    Paid,
+    an_episode,
     gone_on_with,
     make_agent,
     some_episodes,
     some_model,
 )
-from worldgen import Episode, WorldModel, collect
+from worldgen import WorldModel, collect
 from worldgen.agents import PhaseCallback, train_offline
 from worldgen.agents.dream_trust import dreamt_returns, foreseen, returns_ahead, trusted_horizon
 from worldgen.errors import ConfigError
@@ -76,19 +77,6 @@ def test_without_a_least_share_dreams_keep_their_horizon():
 def test_the_least_share_is_a_share():
     with pytest.raises(ConfigError, match=r"`least_right` must be in \[0, 1\], got 2"):
         make_agent(least_right=2)
-
-
-def an_episode(rewards, terminated=False):
-    count = len(rewards)
-    ends = np.zeros(count, bool)
-    ends[-1] = terminated
-    return Episode(
-        observations={"observation": np.zeros((count + 1, 1), np.float32)},
-        actions=np.zeros(count, np.int64),
-        rewards=np.array(rewards, np.float32),
-        terminated=ends,
-        truncated=np.zeros(count, bool),
-    )
 
 
 @pytest.mark.parametrize(
@@ -156,18 +144,6 @@ def promised(monkeypatch):
 
     monkeypatch.setattr(WorldModel, "fit", noted)
     return promise
-
-
-class Paid(gym.Wrapper):
-    """Action 0 is paid, so that what is usual is not to be."""
-
-    def __init__(self, pay=2.0):
-        super().__init__(gym.make(GRID))
-        self._pay = pay
-
-    def step(self, action):
-        observation, _, terminated, truncated, info = self.env.step(action)
-        return observation, self._pay if action == 0 else 0.0, terminated, truncated, info
 
 
 STEPS = {"initial_model_steps": 3, "model_steps_per_round": 2, "doubted_model_steps": 4}

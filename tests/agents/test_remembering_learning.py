@@ -49,8 +49,9 @@ def learnt(seed: int) -> tuple[float, float]:
     """
     agent = agent_of(seed, memory=True, initial_steps=800, initial_model_steps=600).learn(1_000)
     known = {"world_model": agent.world_model, "episodes": agent.episodes}
-    none = {"initial_steps": 0, "initial_model_steps": 0, "model_steps_per_round": 0}
-    none["doubted_model_steps"] = 0
+    none = dict.fromkeys(
+        ("initial_steps", "initial_model_steps", "model_steps_per_round", "doubted_model_steps"), 0
+    )
     other = agent_of(seed, model_config=None, **known, **none).learn(200)
     return answered(agent), answered(other)
 
