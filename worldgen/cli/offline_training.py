@@ -35,11 +35,13 @@ def train_offline_agent(folder: RunFolder, arguments: Arguments, episodes: Episo
     agent.fit_checkpoint = folder.fit_checkpoint
     if TRAINED in folder.stages():
         return agent
+    curve = RunCurve(folder)
+    curve.catch_up(agent)
     left = arguments.rounds - agent.round
     if left:
         checkpoints = Checkpoints(folder)
         try:
-            callback = CallbackList([checkpoints, RunCurve(folder)])
+            callback = CallbackList([checkpoints, curve])
             train_offline(agent, left, callback, progress_bar=True)
         finally:
             checkpoints.stop()

@@ -166,6 +166,8 @@ def test_a_killed_run_ends_with_the_same_report(
     assert (tmp_path / "run" / "report.json").read_bytes() == (
         finished[0] / "report.json"
     ).read_bytes()
+    curve = json.loads((tmp_path / "run" / "curve.json").read_text())
+    assert [entry["round"] for entry in curve] == [1, 2]
 
 
 def test_another_dataset_is_not_gone_on_with(train, finished, command, tmp_path):
