@@ -27,6 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt setuptools
 	$(BIN)/python -m pip install --no-compile --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	touch $@
+	@echo 'worldgen is in $(VENV): source $(BIN)/activate, then worldgen --help'
 
 format: $(STAMP) ## Rewrite the code in the project's form
 	$(BIN)/ruff check --fix .

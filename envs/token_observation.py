@@ -13,6 +13,7 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.vec_env import unwrap_vec_normalize
 from stable_baselines3.common.vec_env.base_vec_env import (
     VecEnv,
     VecEnvObs,
@@ -117,7 +118,8 @@ class VecTokenObservation(VecEnvWrapper):
         SpaceError: If the model was built for another observation space; with memory, also for
             another action space.
         ConfigError: If `mode` is unknown, the tokenizer is not trained, or the environment is of
-            the other kind, or `memory` is asked of a tokenizer alone.
+            the other kind or has observations that VecNormalize changes, or `memory` is asked of a
+            tokenizer alone.
     """
 
     def __init__(
@@ -131,6 +133,13 @@ class VecTokenObservation(VecEnvWrapper):
             raise ConfigError(
                 f"`venv` must be a Stable-Baselines3 VecEnv, got {type(venv).__name__}: put "
                 "`TokenObservation` around a single environment"
+            )
+        beneath = unwrap_vec_normalize(venv)
+        if beneath is not None and beneath.norm_obs:
+            raise ConfigError(
+                "`venv` must show the observations that the tokenizer was trained on, got those "
+                'that VecNormalize changes: put VecNormalize around this, with mode="embeddings" '
+                "or norm_obs=False"
             )
         whole = load_model_with_memory(model) if memory else None
         self._shown = _Shown(load_tokenizer(whole or model), mode, venv.observation_space, whole)

@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,9 +142,8 @@ class RunFolder:
             command: Command line, for run.json.
             overwrite: Remove what an earlier run wrote to the folder.
             resume: Go on with the run in the folder, or begin where there is none.
-            may_grow: Name of a number in `config` of which a run may be given more. What was
-                measured of it before is measured again.
-            may_change: Name of a value that may be another, with the same consequence.
+            may_grow: Name of a number in `config` of which a run may be given more.
+            may_change: Name of a value that may be another.
 
         Raises:
             CheckpointError: If there is a run and neither `overwrite` nor `resume` is set, the
@@ -155,7 +154,6 @@ class RunFolder:
             raise CheckpointError("`overwrite` and `resume` exclude each other: choose one")
         if folder._begun() and resume:
             if folder._check_same(config, may_grow, may_change):
-                folder.forget_stages()
                 write_json(folder.config, config)
             folder._note_start(command, seed)
             return folder
@@ -185,10 +183,13 @@ class RunFolder:
         """Record a stage's result, JSON values, so that a resumed run need not repeat it."""
         write_json(self._stages, {**self.stages(), name: result})
 
-    def forget_stages(self) -> None:
-        """Drop all recorded results."""
-        self._stages.unlink(missing_ok=True)
-        self.report.unlink(missing_ok=True)
+    def forget_stages(self, but: Collection[str] = ()) -> None:
+        """Drop recorded results, all but some, and what was made of them."""
+        kept = {name: result for name, result in self.stages().items() if name in but}
+        for path in (self.report, self.page):
+            path.unlink(missing_ok=True)
+        if kept != self.stages():
+            write_json(self._stages, kept)
 
     def what_is_next(self, due: str) -> str:
         """Say what a run that is gone on with does next: what is `due`, unless it is finished."""

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from tests.envs.checker_advice import OF_RENDERING, OF_SHAPES, OF_SPACES
 from worldgen import Tokenizer, WorldModel, collect
@@ -146,3 +146,12 @@ def test_errors(grid, vector):
         TokenObservation(grid.id, grid.model)
     with pytest.raises(ConfigError, match="must be a Stable-Baselines3 VecEnv"):
         VecTokenObservation(grid.make(), grid.model)
+
+
+def test_rows_whose_numbers_were_standardised_are_refused(vector):
+    rows = DummyVecEnv([vector.make, vector.make])
+    with pytest.raises(ConfigError, match="put VecNormalize around this"):
+        VecTokenObservation(VecNormalize(rows), vector.model)
+    VecTokenObservation(VecNormalize(rows, norm_obs=False), vector.model).reset()
+    shown = VecNormalize(VecTokenObservation(rows, vector.model, mode="embeddings"))
+    assert shown.reset().shape == (2, *shown.observation_space.shape)

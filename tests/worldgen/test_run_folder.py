@@ -107,18 +107,25 @@ def test_a_run_may_be_given_more_of_one_thing(tmp_path):
             begin(tmp_path, other, resume=True, may_grow="seed")
     assert folder.stages() == {"training": {"steps": 8}}
     begin(tmp_path, {**CONFIG, "seed": 9}, resume=True, may_grow="seed")
-    assert folder.stages() == {}
     assert read_json(folder.config)["seed"] == 9
 
 
 def test_one_thing_of_a_run_may_be_another(tmp_path):
     folder = begin(tmp_path)
-    folder.finish_stage("training", {"steps": 8})
-    begin(tmp_path, resume=True, may_change="seed")
-    assert folder.stages() == {"training": {"steps": 8}}
     begin(tmp_path, {**CONFIG, "seed": 2}, resume=True, may_change="seed")
-    assert folder.stages() == {}
     assert read_json(folder.config)["seed"] == 2
+
+
+def test_results_are_forgotten_with_what_was_made_of_them(tmp_path):
+    folder = begin(tmp_path)
+    folder.finish_stage("training", {"steps": 8})
+    folder.finish_stage("random", {"episodes": 3})
+    for path in (folder.report, folder.page):
+        path.write_text("{}")
+    folder.forget_stages(but=("random",))
+    assert folder.stages() == {"random": {"episodes": 3}}
+    assert not folder.report.exists()
+    assert not folder.page.exists()
 
 
 def test_open_wants_a_run(tmp_path):

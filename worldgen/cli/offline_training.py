@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import CallbackList
 from worldgen.agents import DreamPPO, train_offline
 from worldgen.agents.real_env import policy_name
 from worldgen.cli.run_curve import RunCurve
-from worldgen.cli.training import TRAINED, Checkpoints, finish_training, load_agent, save_agent
+from worldgen.cli.training import TRAINED, Checkpoints, load_agent, note_training, save_agent
 from worldgen.data.episodes import Episodes
 from worldgen.run_folder import RunFolder
 
@@ -45,7 +45,8 @@ def train_offline_agent(folder: RunFolder, arguments: Arguments, episodes: Episo
             train_offline(agent, left, callback, progress_bar=True)
         finally:
             checkpoints.stop()
-    finish_training(agent, folder, rounds=agent.round)
+    agent.world_model.save(folder.model, overwrite=True)
+    note_training(agent, folder, rounds=agent.round)
     return agent
 
 

@@ -64,13 +64,13 @@ class RunCurve(PhaseCallback):
         if agent.round and agent.phase == "collect" and agent.round not in done:
             self._note(agent)
 
-    def is_enough(self) -> bool:
-        """Say whether the newest rounds in a row brought the return with which to stop."""
+    def good_enough(self) -> list[float]:
+        """Give the mean returns of the newest rounds in a row, where they are enough to stop."""
         if self._stop_at_return is None:
-            return False
+            return []
         newest = _entries(self._folder)[-IN_A_ROW:]
         returns = [entry.get("mean_return", -math.inf) for entry in newest]
-        return len(returns) == IN_A_ROW and min(returns) >= self._stop_at_return
+        return returns if len(returns) == IN_A_ROW and min(returns) >= self._stop_at_return else []
 
     def on_phase_end(self, phase: str, metrics: Mapping[str, float]) -> bool:
         """Play once a round is over; false if that was enough."""
@@ -80,7 +80,7 @@ class RunCurve(PhaseCallback):
         for name, score in self._note(self.model).items():
             if score is not None:
                 self.logger.record(f"held_out/{name}", score)
-        return not self.is_enough()
+        return not self.good_enough()
 
     def _note(self, agent: DreamPPO) -> dict[str, float | None]:
         """Play, add the entry of the agent's newest round, and keep the agent if it is the best."""

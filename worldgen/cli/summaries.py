@@ -5,6 +5,7 @@ Functions:
     describe_fit: how well a fit went, in one line.
     describe_phase: what a phase of training achieved, in one line.
     describe_play: how a policy played, in one line.
+    describe_stop: what ended a training early, in one line.
     results_rows, results_table: the table at the end of `worldgen train`.
     duration: seconds, to be read.
 """
@@ -25,6 +26,7 @@ __all__ = [
     "describe_fit",
     "describe_phase",
     "describe_play",
+    "describe_stop",
     "duration",
     "results_rows",
     "results_table",
@@ -99,6 +101,16 @@ def describe_play(played: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def describe_stop(stopped: Mapping[str, Any]) -> str:
+    """Say what stopped a training before its steps were used up; `stopped` as in report.json.
+
+    >>> describe_stop({"target": 0.9, "mean_returns": [0.9512, 1.0]})
+    'held-out mean return 0.951, then 1: enough for 0.9'
+    """
+    returns = ", then ".join(f"{value:.3g}" for value in stopped["mean_returns"])
+    return f"held-out mean return {returns}: enough for {stopped['target']:g}"
+
+
 def duration(seconds: float) -> str:
     """Write a time.
 
@@ -146,8 +158,12 @@ def results_rows(
 
 
 def _steps_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    real, stopped = f"{report['real_environment_steps']:,}", report.get("stopped")
+    if "timesteps" in report:
+        real += f" of {report['timesteps']:,}"
     return [
-        ("real environment steps used", f"{report['real_environment_steps']:,}"),
+        ("real environment steps used", real),
+        *([("stopped by", describe_stop(stopped))] if stopped else []),
         ("imagined environment steps used", f"{report['imagined_environment_steps']:,}"),
     ]
 

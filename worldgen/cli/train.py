@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ class Arguments(CommonArguments):
     as before. More than before let the run go on."""
     stop_at_return: float | None = None
     """Stop once the mean return of the held-out episodes was this or more after two rounds in a
-    row; with --resume as before if nothing is said."""
+    row, earlier ones included; inf for never. With --resume as before if nothing is said."""
     num_envs: int = 4
     """Real environments that are stepped side by side; 1 where vectors of reals are seen."""
     resume: Flag = False
@@ -107,11 +108,11 @@ class Arguments(CommonArguments):
         """Say when the training ends, where the user did not."""
         config = RunFolder(self.folder).config
         own = read_json(config) if self.resume and config.is_file() else {}
-        enough = self.stop_at_return
+        target = own.get("stop_at_return") if self.stop_at_return is None else self.stop_at_return
         return replace(
             self,
             timesteps=self.timesteps or own.get("timesteps") or _TIMESTEPS,
-            stop_at_return=own.get("stop_at_return") if enough is None else enough,
+            stop_at_return=None if target == math.inf else target,
         )
 
     def goes_on(self) -> str:
@@ -146,11 +147,12 @@ def run(arguments: Arguments) -> None:
     rule = f"be at least {arguments.num_envs}, one for each of num_envs"
     enough = arguments.timesteps is None or arguments.timesteps >= arguments.num_envs
     require(enough, "timesteps", rule, arguments.timesteps)
+    target = arguments.stop_at_return
     rule = "be left out where `judgement.round_episodes` is 0: no agent is played between rounds"
     plays = arguments.judgement.round_episodes > 0
-    require(
-        plays or arguments.stop_at_return is None, "stop_at_return", rule, arguments.stop_at_return
-    )
+    require(plays or target is None, "stop_at_return", rule, target)
+    is_number = target is None or target > -math.inf  # which NaN is not
+    require(is_number, "stop_at_return", "be a number, or inf for never", target)
     refuse_unused_steps(arguments.model)
     resolve_device(arguments.device)
     arguments = arguments.with_end()

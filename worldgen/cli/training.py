@@ -6,7 +6,7 @@ Classes:
 Functions:
     train_agent: begin or go on, until the real environment steps are used up.
     load_agent, save_agent: the agent of a run.
-    finish_training: write what a training leaves behind.
+    note_training: record that a training is over.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from worldgen.agents import DreamPPO, PhaseCallback
 from worldgen.agents.real_env import as_vec_env, policy_name
 from worldgen.checkpoint import write_atomically
 from worldgen.cli.dream_log import DreamLog
-from worldgen.cli.run_curve import IN_A_ROW, RunCurve
-from worldgen.cli.summaries import describe_phase
+from worldgen.cli.run_curve import RunCurve
+from worldgen.cli.summaries import describe_phase, describe_stop
 from worldgen.data.environment import EnvironmentSpec
 from worldgen.data.episodes import Episodes
 from worldgen.device import resolve_device
@@ -35,7 +35,7 @@ from worldgen.run_folder import RunFolder
 if TYPE_CHECKING:
     from worldgen.cli.train import Arguments
 
-__all__ = ["TRAINED", "Checkpoints", "finish_training", "load_agent", "save_agent", "train_agent"]
+__all__ = ["TRAINED", "Checkpoints", "load_agent", "note_training", "save_agent", "train_agent"]
 
 TRAINED = "training"
 """Name of the stage."""
@@ -48,33 +48,51 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     them newer than the other; `model/` is written from it.
     """
     assert arguments.timesteps is not None
-    agent = _restored(folder, arguments, arguments.timesteps) or _new(folder, arguments)
+    agent = _restored(folder, arguments, arguments.timesteps)
+    resumed, agent = agent is not None, agent or _new(folder, arguments)
     agent.fit_checkpoint = folder.fit_checkpoint
-    if TRAINED in folder.stages():
-        return agent
-    checkpoints = Checkpoints(folder)
-    enough = arguments.stop_at_return
-    curve = RunCurve(folder, arguments.environment, arguments.judgement.round_episodes, enough)
+    target = arguments.stop_at_return
+    curve = RunCurve(folder, arguments.environment, arguments.judgement.round_episodes, target)
     curve.catch_up(agent)
-    left = 0 if curve.is_enough() else max(0, arguments.timesteps - agent.num_timesteps)
-    try:
-        agent.learn(
-            left,
-            callback=CallbackList([checkpoints, curve]),
-            reset_num_timesteps=False,
-            progress_bar=True,
+    left = 0 if curve.good_enough() else max(0, arguments.timesteps - agent.num_timesteps)
+    trains = agent.phase != "collect" or left >= arguments.num_envs
+    if trains:  # what was measured of a run that goes on is measured again
+        folder.forget_stages(but=("random",))
+    if resumed and trains and not agent.config.fresh_rounds:
+        print(
+            "resume   the environment's state is not kept: its rows begin new episodes, which an "
+            "undisturbed run would not have done"
         )
-    finally:
-        checkpoints.stop()
-    if curve.is_enough():
-        print(f"solved   mean return of {enough:g} or more in {IN_A_ROW} rounds in a row: it stops")
-    finish_training(agent, folder)
+    if resumed:
+        due = f"{agent.phase} of round {agent.round + 1}" if trains else "measuring"
+        print(
+            f"resume   {agent.num_timesteps:,} of {arguments.timesteps:,} real environment steps "
+            f"in {len(agent.episodes):,} episodes are there; {folder.what_is_next(due)}",
+            flush=True,
+        )
+    if trains:
+        checkpoints = Checkpoints(folder)
+        try:
+            agent.learn(
+                left,
+                callback=CallbackList([checkpoints, curve]),
+                reset_num_timesteps=False,
+                progress_bar=True,
+            )
+        finally:
+            checkpoints.stop()
+    stopped = None
+    if target is not None and (newest := curve.good_enough()):
+        stopped = {"target": target, "mean_returns": newest}
+        print(f"stopped  {describe_stop(stopped)}", flush=True)
+    if trains or TRAINED not in folder.stages():
+        agent.world_model.save(folder.model, overwrite=True)
+    note_training(agent, folder, timesteps=arguments.timesteps, stopped=stopped)
     return agent
 
 
-def finish_training(agent: DreamPPO, folder: RunFolder, **more: Any) -> None:
-    """Write the world model, and the counters with `more` values as the stage's result."""
-    agent.world_model.save(folder.model, overwrite=True)
+def note_training(agent: DreamPPO, folder: RunFolder, **more: Any) -> None:
+    """Record the counters, with `more` values, as the stage's result."""
     folder.finish_stage(
         TRAINED,
         {
@@ -100,21 +118,10 @@ def _restored(folder: RunFolder, arguments: Arguments, timesteps: int) -> DreamP
                 f"resume   a collection that broke off after {again:,} environment steps is "
                 f"made again; its episodes are kept in {folder.episodes / 'set-aside'}"
             )
-    elif not agent.config.fresh_rounds and TRAINED not in folder.stages():
-        print(
-            "resume   the environment's state is not kept: its rows begin new episodes, which an "
-            "undisturbed run would not have done"
-        )
     agent.set_episodes(episodes)
     nothing_left = timesteps - agent.num_timesteps < arguments.num_envs
     if agent.phase == "collect" and agent.num_timesteps > saved_steps and nothing_left:
         agent.phase = "fit"  # the last collection was over, but for being noted
-    due = "measuring" if TRAINED in folder.stages() else f"{agent.phase} of round {agent.round + 1}"
-    print(
-        f"resume   {agent.num_timesteps:,} real environment steps in {len(agent.episodes):,} "
-        f"episodes are kept; {folder.what_is_next(due)}",
-        flush=True,
-    )
     return agent
 
 

@@ -180,7 +180,7 @@ def _is_text(space: spaces.Space[Any]) -> bool:
 
 @functools.cache
 def _log_dropped(name: str, keys: tuple[str, ...]) -> None:
-    logger.info("%s: the text parts %s of its observations are left out", name, ", ".join(keys))
+    logger.info("%s: text in its observations is left out: %s", name, ", ".join(keys))
 
 
 def wrapper_chain(env: Env) -> Iterator[Env]:

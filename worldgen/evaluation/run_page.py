@@ -130,18 +130,20 @@ def _training(
         label,
         {"token loss": _points(curve, "dynamics/token_loss", by)},
     )
+    right = "unseen/right_after_"
     foreseen = {
-        f"after {name.rsplit('_', 1)[-1]}": _points(curve, name, by)
+        f"after {name.removeprefix(right)}": _points(curve, name, by)
         for entry in curve[-1:]
         for name in entry
-        if name.startswith("unseen/")
+        if name.startswith(right)
     }
-    yield line_chart(
-        "Dreams of new episodes that were right",
-        label,
-        foreseen,
-        share=True,
-    )
+    yield line_chart("Dreams of new episodes that were right", label, foreseen, share=True)
+    promised = {
+        name: _points(curve, f"unseen/{key}_return", by)
+        for name, key in (("dreamt", "dreamt"), ("real", "real"))
+    }
+    if promised["dreamt"]:
+        yield line_chart("Return from the newest real moments", label, promised)
     yield line_chart("Memory in MiB", label, {"resident": _points(curve, "resident_mib", by)})
     recalls = {
         name: _points(curve, f"dynamics/{key}_recall", by)

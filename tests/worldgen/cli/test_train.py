@@ -30,6 +30,10 @@ def read(path):
     return json.loads(path.read_text())
 
 
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 def test_a_run_leaves_everything_that_it_promises(finished):
     folder, _ = finished
     run = RunFolder.open(folder)
@@ -202,8 +206,13 @@ def test_a_training_stops_once_two_rounds_in_a_row_bring_enough(train, finished,
     longer = ("--timesteps", 192, "--stop-at-return")
     ended = train(folder, *longer, -1.0)
     assert ended.code == 0, ended.err
-    assert "solved   mean return of -1 or more in 2 rounds in a row" in ended.out
-    assert read(folder / "report.json")["real_environment_steps"] == 96
+    report = read(folder / "report.json")
+    assert (report["real_environment_steps"], report["timesteps"]) == (96, 192)
+    returns = [entry["mean_return"] for entry in read(folder / "curve.json")]
+    assert report["stopped"] == {"target": -1, "mean_returns": returns}
+    said = f"held-out mean return {returns[0]:.3g}, then {returns[1]:.3g}: enough for -1"
+    assert f"stopped  {said}" in ended.out
+    assert said in (folder / "page.html").read_text()
     assert comparable(read(folder / "curve.json")) == comparable(read(finished[0] / "curve.json"))
     logged = []
     for events in (folder / "tensorboard").rglob("events.out.tfevents.*"):
@@ -216,8 +225,38 @@ def test_a_training_stops_once_two_rounds_in_a_row_bring_enough(train, finished,
     assert "nothing is left to do" in again.out
     assert read(folder / "config.json")["stop_at_return"] == -1
     best = 2 * max(entry["mean_return"] for entry in read(folder / "curve.json")) + 1
-    assert train(folder, *longer, best, "--resume").code == 0  # which nobody can reach
+    higher = train(folder, *longer, best, "--resume")  # which nobody can reach
+    assert higher.code == 0, higher.err
+    assert "resume   96 of 192 real environment steps" in higher.out
+    assert "evaluate random success" not in higher.out  # which did not change
+    assert "evaluate agent  success" in higher.out
     assert read(folder / "report.json")["real_environment_steps"] == 192
+    assert read(folder / "report.json")["stopped"] is None
+
+
+def test_a_target_that_was_reached_before_measures_nothing_again(train, finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    before, model = read(folder / "report.json"), contents(folder / "model")
+    lower = train(folder, PPO, "--resume", "--stop-at-return", -1)
+    assert lower.code == 0, lower.err
+    assert "nothing is left to do" in lower.out
+    after = read(folder / "report.json")
+    assert after["stopped"]["target"] == -1
+    assert {**after, "stopped": None} == before
+    assert contents(folder / "model") == model
+    never = train(folder, PPO, "--resume", "--stop-at-return", "inf")
+    assert never.code == 0, never.err
+    assert read(folder / "config.json")["stop_at_return"] is None
+    assert read(folder / "report.json") == before
+
+
+@pytest.mark.parametrize("target", ["nan", "-inf"])
+def test_a_target_that_is_no_number_is_refused(train, tmp_path, target):
+    ended = train(tmp_path / "run", f"--stop-at-return={target}")
+    assert ended.code == 2
+    assert "`stop_at_return` must be a number, or inf for never" in ended.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("after", [False, True])
