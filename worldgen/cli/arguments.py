@@ -147,8 +147,9 @@ def _one_line(boxed: str, verb: str) -> str:
 
     >>> _one_line("╭─ Value error ───╮\n│ Bad --seed: 'x' │\n│ ─── │\n│ more │\n╰───╯", "fit")
     "Bad --seed: 'x'; see worldgen fit --help"
-    >>> _one_line(" E\n ---\n  No: --see, 3\n  ---\n  Perhaps you meant:\n      --seed INT", "fit")
-    'No: --see, 3; did you mean --seed? See worldgen fit --help'
+    >>> known = "Perhaps you meant:\n      --seed INT"
+    >>> _one_line(f" E\n ---\n  Unrecognized options: --see, 3\n  ---\n  {known}", "fit")
+    'there is no option --see; did you mean --seed? See worldgen fit --help'
     """
     parts: list[list[str]] = [[]]
     for line in (re.sub(r"^│ |\s*│?$", "", line) for line in boxed.splitlines()):
@@ -159,6 +160,10 @@ def _one_line(boxed: str, verb: str) -> str:
     # Where a terminal has no box to draw, a line of its own says what kind of error it is.
     message, *others = parts if "╭" in boxed else parts[1:] or parts
     text = re.sub(r"\s+", " ", " ".join(message)).strip().rstrip(".:") or "wrong arguments"
+    unknown, _, words = text.partition("Unrecognized options: ")
+    if words and not unknown:
+        options = [word for word in words.split(", ") if word.startswith("-")]
+        text = f"there is no option {' and no '.join(options)}" if options else text
     unread = re.match(
         r"Error parsing (\S+): no type matching (.+) could be .* from \[(.*?)\]", text
     )
