@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import re
 import shlex
+import symtable
 import sys
 import types
 from pathlib import Path
@@ -77,6 +79,28 @@ def test_examples_name_what_there_is(page):
                 and node.value.id == "worldgen"
             ):
                 assert hasattr(worldgen, node.attr), node.attr
+
+
+def undefined(page: Path) -> set[str]:
+    """Names that the examples of a page use, and that none of them makes."""
+    code = "\n".join(blocks(page, "python"))
+    table = symtable.symtable(code, str(page), "exec")
+    made = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned()}
+    made |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_imported()}
+    made |= {child.get_name() for child in table.get_children()}
+    used = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_referenced()}
+    return used - made - set(dir(builtins))
+
+
+@pytest.mark.parametrize("page", TAUGHT, ids=named)
+def test_examples_make_what_they_use(page):
+    assert undefined(page) == set()
+
+
+def test_what_no_example_makes_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nimport os\n```\n\n```python\nprint(os.name, model)\n```\n")
+    assert undefined(page) == {"model"}
 
 
 def commands(page: Path) -> list[list[str]]:
