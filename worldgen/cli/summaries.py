@@ -161,11 +161,11 @@ def _steps_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     real, stopped = f"{report['real_environment_steps']:,}", report.get("stopped")
     if "timesteps" in report:
         real += f" of {report['timesteps']:,}"
-    return [
-        ("real environment steps used", real),
-        *([("stopped by", describe_stop(stopped))] if stopped else []),
-        ("imagined environment steps used", f"{report['imagined_environment_steps']:,}"),
-    ]
+    rows = [("real environment steps used", real)]
+    if stopped:
+        label = f"stopped at a held-out mean return of {stopped['target']:g}"
+        rows.append((label, ", ".join(f"{value:.3g}" for value in stopped["mean_returns"])))
+    return [*rows, ("imagined environment steps used", f"{report['imagined_environment_steps']:,}")]
 
 
 def _dataset_rows(dataset: Mapping[str, Any]) -> list[tuple[str, str]]:

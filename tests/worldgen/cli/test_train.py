@@ -212,7 +212,10 @@ def test_a_training_stops_once_two_rounds_in_a_row_bring_enough(train, finished,
     assert report["stopped"] == {"target": -1, "mean_returns": returns}
     said = f"held-out mean return {returns[0]:.3g}, then {returns[1]:.3g}: enough for -1"
     assert f"stopped  {said}" in ended.out
-    assert said in (folder / "page.html").read_text()
+    page = (folder / "page.html").read_text()
+    for place in (ended.out, page):
+        assert "stopped at a held-out mean return of -1" in place
+        assert f"{returns[0]:.3g}, {returns[1]:.3g}" in place
     assert comparable(read(folder / "curve.json")) == comparable(read(finished[0] / "curve.json"))
     logged = []
     for events in (folder / "tensorboard").rglob("events.out.tfevents.*"):
