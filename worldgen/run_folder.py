@@ -185,10 +185,11 @@ class RunFolder:
 
     def forget_stages(self, but: Collection[str] = ()) -> None:
         """Drop recorded results, all but some, and what was made of them."""
-        kept = {name: result for name, result in self.stages().items() if name in but}
+        stages = self.stages()
+        kept = {name: result for name, result in stages.items() if name in but}
         for path in (self.report, self.page):
             path.unlink(missing_ok=True)
-        if kept != self.stages():
+        if kept != stages:
             write_json(self._stages, kept)
 
     def what_is_next(self, due: str) -> str:

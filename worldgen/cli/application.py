@@ -2,6 +2,7 @@
 
 Functions:
     main: the entry point.
+    module_of: where a verb's options and work are.
 
 Exit codes: 0, 2 for a wrong argument, 1 for anything else.
 """
@@ -23,7 +24,7 @@ from worldgen.version import __version__
 if TYPE_CHECKING:
     from worldgen.cli.arguments import CommonArguments
 
-__all__ = ["VERBS", "main"]
+__all__ = ["VERBS", "main", "module_of"]
 
 VERBS = {
     "collect": "gather episodes of a Gymnasium environment",
@@ -63,7 +64,7 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         logging.getLogger("worldgen").setLevel(logging.DEBUG if debug else logging.INFO)
         with _loading():
-            name = _module(verb, arguments)
+            name = module_of(verb, arguments)
             module = importlib.import_module(f"worldgen.cli.{name}")
             from worldgen.cli.arguments import parse
         named = verb if name == verb else f"{verb} --offline"  # as its help is asked for
@@ -88,7 +89,7 @@ def _run_verb(verb: str, arguments: list[str], *, debug: bool) -> int:
     return _OK
 
 
-def _module(verb: str, arguments: Sequence[str]) -> str:
+def module_of(verb: str, arguments: Sequence[str]) -> str:
     """Name the verb's module: training from a dataset has options of its own."""
     offline = verb == "train" and "--offline" in arguments
     if verb == "train" and not offline and "--dataset" in arguments and not _wants_help(arguments):

@@ -160,8 +160,8 @@ def _one_line(boxed: str, verb: str) -> str:
     # Where a terminal has no box to draw, a line of its own says what kind of error it is.
     message, *others = parts if "╭" in boxed else parts[1:] or parts
     text = re.sub(r"\s+", " ", " ".join(message)).strip().rstrip(".:") or "wrong arguments"
-    unknown, _, words = text.partition("Unrecognized options: ")
-    if words and not unknown:
+    words = text.removeprefix("Unrecognized options: ")
+    if words != text:
         options = [word for word in words.split(", ") if word.startswith("-")]
         text = f"there is no option {' and no '.join(options)}" if options else text
     unread = re.match(

@@ -48,8 +48,8 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     them newer than the other; `model/` is written from it.
     """
     assert arguments.timesteps is not None
-    agent = _restored(folder, arguments, arguments.timesteps)
-    resumed, agent = agent is not None, agent or _new(folder, arguments)
+    restored = _restored(folder, arguments, arguments.timesteps)
+    agent = restored or _new(folder, arguments)
     agent.fit_checkpoint = folder.fit_checkpoint
     target = arguments.stop_at_return
     curve = RunCurve(folder, arguments.environment, arguments.judgement.round_episodes, target)
@@ -58,18 +58,8 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
     trains = agent.phase != "collect" or left >= arguments.num_envs
     if trains:  # what was measured of a run that goes on is measured again
         folder.forget_stages(but=("random",))
-    if resumed and trains and not agent.config.fresh_rounds:
-        print(
-            "resume   the environment's state is not kept: its rows begin new episodes, which an "
-            "undisturbed run would not have done"
-        )
-    if resumed:
-        due = f"{agent.phase} of round {agent.round + 1}" if trains else "measuring"
-        print(
-            f"resume   {agent.num_timesteps:,} of {arguments.timesteps:,} real environment steps "
-            f"in {len(agent.episodes):,} episodes are there; {folder.what_is_next(due)}",
-            flush=True,
-        )
+    if restored is not None:
+        _say_resumed(folder, agent, arguments.timesteps, trains)
     if trains:
         checkpoints = Checkpoints(folder)
         try:
@@ -82,7 +72,7 @@ def train_agent(folder: RunFolder, arguments: Arguments) -> DreamPPO:
         finally:
             checkpoints.stop()
     stopped = None
-    if target is not None and (newest := curve.good_enough()):
+    if newest := curve.good_enough():
         stopped = {"target": target, "mean_returns": newest}
         print(f"stopped  {describe_stop(stopped)}", flush=True)
     if trains or TRAINED not in folder.stages():
@@ -123,6 +113,21 @@ def _restored(folder: RunFolder, arguments: Arguments, timesteps: int) -> DreamP
     if agent.phase == "collect" and agent.num_timesteps > saved_steps and nothing_left:
         agent.phase = "fit"  # the last collection was over, but for being noted
     return agent
+
+
+def _say_resumed(folder: RunFolder, agent: DreamPPO, timesteps: int, trains: bool) -> None:
+    """Say what a run that is gone on with has, and what comes next."""
+    if trains and not agent.config.fresh_rounds:
+        print(
+            "resume   the environment's state is not kept: its rows begin new episodes, which an "
+            "undisturbed run would not have done"
+        )
+    due = f"{agent.phase} of round {agent.round + 1}" if trains else "measuring"
+    print(
+        f"resume   {agent.num_timesteps:,} of {timesteps:,} real environment steps "
+        f"in {len(agent.episodes):,} episodes are there; {folder.what_is_next(due)}",
+        flush=True,
+    )
 
 
 def load_agent(

@@ -138,10 +138,7 @@ def _training(
         if name.startswith(right)
     }
     yield line_chart("Dreams of new episodes that were right", label, foreseen, share=True)
-    promised = {
-        name: _points(curve, f"unseen/{key}_return", by)
-        for name, key in (("dreamt", "dreamt"), ("real", "real"))
-    }
+    promised = {name: _points(curve, f"unseen/{name}_return", by) for name in ("dreamt", "real")}
     if promised["dreamt"]:
         yield line_chart("Return from the newest real moments", label, promised)
     yield line_chart("Memory in MiB", label, {"resident": _points(curve, "resident_mib", by)})
